@@ -1,0 +1,87 @@
+"""The one way to Postgres: an engine, and ``transaction()``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from backend.errors import Unavailable
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The present moment, with its time zone."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """Owns the connection pool. ``now`` is its clock, injected so that tests can age things."""
+
+    def __init__(
+        self, url: str, *, pool_size: int = 10, statement_timeout_s: int = 30, now: Clock = utc_now
+    ) -> None:
+        self.conninfo = plain_url(url)
+        self.now = now
+        self.engine = create_async_engine(
+            self.conninfo.replace("postgresql://", "postgresql+psycopg://", 1),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=10,
+            connect_args={
+                "connect_timeout": 5,
+                "application_name": "lablink",
+                "options": f"-c statement_timeout={statement_timeout_s * 1000}"
+                " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
+            },
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: commits at the end of the block, rolls back if it raises.
+
+        Raises:
+            Unavailable: Postgres could not be reached or went away in the middle; nothing was kept.
+        """
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except (OperationalError, InterfaceError, PoolTimeout) as exc:
+            raise Unavailable("The database does not answer right now. Try again in a moment.", retry_after_s=2) from exc
+        except DBAPIError as exc:
+            if exc.connection_invalidated:
+                raise Unavailable("The database connection was lost. Try again in a moment.", retry_after_s=2) from exc
+            raise
+
+    async def close(self) -> None:
+        """Closes every pooled connection."""
+        await self.engine.dispose()
+
+
+def plain_url(url: str) -> str:
+    """The URL as libpq takes it, whatever SQLAlchemy driver suffix it came with."""
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql://{rest}" if separator and scheme.startswith("postgres") else url
+
+
+async def driver_connection(session: AsyncSession) -> psycopg.AsyncConnection[Any]:
+    """The psycopg connection under this session, for work that must be part of its transaction."""
+    raw = await (await session.connection()).get_raw_connection()
+    connection = raw.driver_connection
+    assert isinstance(connection, psycopg.AsyncConnection)
+    return connection
+
+
+def violated_constraint(exc: BaseException) -> str | None:
+    """The name of the constraint behind an ``IntegrityError``, to be turned into a domain error."""
+    original = getattr(exc, "orig", None)
+    diag = getattr(original, "diag", None)
+    return getattr(diag, "constraint_name", None)

@@ -1,0 +1,98 @@
+"""LISTEN: one connection that hears every change, and says when it may have missed some."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+CHANNEL = "lablink"
+BEAT_S = 15.0
+FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What one trigger said: the ``ids`` of ``table`` that changed, and the ``parents`` they belong to."""
+
+    table: str
+    ids: tuple[int, ...]
+    parents: tuple[int, ...] = ()
+
+
+class NoticeListener:
+    """Holds the LISTEN connection. Reconnects by itself and then calls ``on_gap``, since notices may be lost."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self._on_notice: list[Callable[[Notice], None]] = []
+        self._on_gap: list[Callable[[], None]] = []
+        self._on_lost: list[Callable[[], None]] = []
+        self.connected = False
+
+    def subscribe(
+        self,
+        on_notice: Callable[[Notice], None] = lambda _: None,
+        *,
+        on_gap: Callable[[], None] = lambda: None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Adds callbacks (they must not block): for each notice, after each (re)connect, and on each loss."""
+        self._on_notice.append(on_notice)
+        self._on_gap.append(on_gap)
+        self._on_lost.append(on_lost)
+
+    async def run(self) -> None:
+        """Listens until cancelled. LISTEN bypasses poolers: the URL must lead to Postgres itself."""
+        retry_s = FIRST_RETRY_S
+        while True:
+            try:
+                connection = await psycopg.AsyncConnection.connect(
+                    self._conninfo, autocommit=True, connect_timeout=5, application_name="lablink-listener"
+                )
+                async with connection:
+                    retry_s = FIRST_RETRY_S
+                    await self._listen(connection)
+            except (psycopg.Error, OSError, TimeoutError) as exc:
+                logger.warning("listener lost (%s); reconnecting in %.1f s", str(exc).strip() or type(exc).__name__, retry_s)
+            finally:
+                self._lost()
+            await asyncio.sleep(retry_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
+            retry_s = min(retry_s * 2, LAST_RETRY_S)
+
+    async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.execute(f"LISTEN {CHANNEL}")
+        self.connected = True
+        logger.info("listening on %s", CHANNEL)
+        for gap in self._on_gap:
+            gap()
+        while True:
+            async for notify in connection.notifies(timeout=BEAT_S):
+                self._deliver(notify.payload)
+            # A half-open socket would wait for ever; this raises within the connection's own timeouts.
+            async with asyncio.timeout(5):
+                await connection.execute("SELECT 1")
+
+    def _deliver(self, payload: str) -> None:
+        try:
+            body = json.loads(payload)
+            notice = Notice(body["table"], tuple(body["ids"]), tuple(body.get("parents") or ()))
+        except (ValueError, KeyError, TypeError):
+            logger.warning("ignored a notice that is not ours: %.200r", payload)
+            return
+        for callback in self._on_notice:
+            callback(notice)
+
+    def _lost(self) -> None:
+        if self.connected:
+            self.connected = False
+            for lost in self._on_lost:
+                lost()

@@ -1,0 +1,40 @@
+"""Pools: VMs of one specification."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import CheckConstraint, DateTime, Numeric
+from sqlalchemy.orm import Mapped, mapped_column
+
+from backend.models.base import Base, Id, When, Words, one_of
+from backend.states import PoolStatus
+
+
+class Pool(Base):
+    """A pool. ``next_number`` only grows, so that a hostname is never given twice."""
+
+    __tablename__ = "pools"
+    __table_args__ = (
+        one_of("status", PoolStatus),
+        CheckConstraint("max BETWEEN 1 AND 1000", name="max"),
+        CheckConstraint("available_min BETWEEN 0 AND max", name="available_min"),
+        CheckConstraint("price_per_hour >= 0", name="price_per_hour"),
+    )
+
+    id: Mapped[Id]
+    name: Mapped[Words] = mapped_column(unique=True)
+    provider: Mapped[Words]
+    status: Mapped[Words] = mapped_column(default=PoolStatus.OPEN)
+    max: Mapped[int]
+    available_min: Mapped[int] = mapped_column(default=0)
+    price_per_hour: Mapped[Decimal] = mapped_column(Numeric(10, 4), default=Decimal(0))
+    boot_deadline_s: Mapped[int] = mapped_column(default=900)
+    unreachable_grace_s: Mapped[int] = mapped_column(default=600)
+    startup_script: Mapped[str | None]
+    repository: Mapped[str | None]
+    next_number: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[When]
+    updated_at: Mapped[When]
+    closed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -1,0 +1,273 @@
+"""Claims: one click to a seat, a place in line, and giving it back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.db.engine import Database
+from backend.errors import Conflict, InvalidInput, NotFound, SeatExists, Unauthenticated
+from backend.models import Claim, Pool, SeatLink, Vm
+from backend.services.actor import Actor
+from backend.services.moves import record_event
+from backend.services.pools import check_open, get_pool_row
+from backend.services.sessions import find_free_vm, is_anyone_waiting, list_held, lock_claim, seat, serve_line, vacate
+from backend.services.tokens import hash_token, new_token
+from backend.services.views import ClaimView
+from backend.states import OPEN_CLAIM, ClaimStatus, VmStatus
+
+SEAT_LINK_S = 24 * 3600
+# Deliberately loose (one @, no spaces, no control or markup characters): the e-mail is a label, never a proof.
+_EMAIL = re.compile(r"[^\s@<>\"'`\\,;\x00-\x1f\x7f]{1,64}@[^\s@<>\"'`\\,;\x00-\x1f\x7f]{1,189}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """A claim, and whether this very request made it."""
+
+    claim: ClaimView
+    created: bool
+
+
+def check_email(email: str) -> str:
+    """The e-mail, trimmed.
+
+    Raises:
+        InvalidInput: it is not of the form name@place, or longer than 254 characters.
+    """
+    trimmed = email.strip()
+    if len(trimmed) > 254 or not _EMAIL.fullmatch(trimmed):
+        raise InvalidInput("Enter an e-mail address, such as ada@example.org.", code="invalid_email")
+    return trimmed
+
+
+async def request_claim(
+    db: Database,
+    pool_name: str,
+    email: str,
+    *,
+    owner_hash: bytes | None,
+    idempotency_key: str | None = None,
+    address: str | None = None,
+) -> ClaimResult:
+    """Claims a seat, or a place in line. The same browser (or idempotency key) asking again gets what it has.
+
+    Raises:
+        InvalidInput: not an e-mail.
+        NotFound, Conflict: no such pool, or it is closed.
+        SeatExists: the e-mail holds a seat in this pool that this browser does not own.
+    """
+    email = check_email(email)
+    actor = Actor.researcher(email, address)
+    key_hash = hash_token(idempotency_key) if idempotency_key else None
+    async with db.transaction() as session:
+        pool = await get_pool_row(session, pool_name)
+        check_open(pool)
+        claim = await _insert_waiting(session, pool.id, email, owner_hash, key_hash, db)
+        if claim is None:
+            mine = await _find_own(session, pool.id, email, owner_hash, key_hash)
+            return ClaimResult(await _view(session, mine, pool), created=False)
+        vm = None if await is_anyone_waiting(session, pool.id, claim.id) else await find_free_vm(session, pool.id)
+        if vm is not None:
+            seat(session, claim, vm, actor=actor, at=db.now())
+        else:
+            record_event(
+                session,
+                "claim.waiting",
+                f"{email} stands in line for {pool.name}",
+                actor=actor,
+                at=db.now(),
+                pool_id=pool.id,
+                claim_id=claim.id,
+            )
+        result = ClaimResult(await _view(session, claim, pool), created=True)
+    # Looked at once more after the commit: a VM may have come free while this claim was not yet visible to its giver.
+    if vm is None and await serve_waiting(db, pool.id):
+        return ClaimResult(await get_claim(db, result.claim.id), created=True)
+    return result
+
+
+async def serve_waiting(db: Database, pool_id: int) -> int:
+    """Lets in whoever waits for this pool, as far as VMs are free. Returns how many were let in."""
+    async with db.transaction() as session:
+        return await serve_line(session, pool_id, at=db.now())
+
+
+async def list_pools_waiting(db: Database) -> list[int]:
+    """The ids of pools in which somebody waits."""
+    async with db.transaction() as session:
+        query = select(Claim.pool_id).where(Claim.status == ClaimStatus.WAITING).distinct()
+        return list(await session.scalars(query))
+
+
+async def get_claim(db: Database, claim_id: int) -> ClaimView:
+    """One claim.
+
+    Raises:
+        NotFound: no such claim.
+    """
+    found = await list_claims(db, ids=[claim_id])
+    if not found:
+        raise NotFound("There is no such seat.")
+    return found[0]
+
+
+async def list_claims(
+    db: Database, *, ids: Collection[int] | None = None, owner_hash: bytes | None = None, only_open: bool = False
+) -> list[ClaimView]:
+    """Claims, newest first: those of ``ids``, of one browser, or all; open ones only if asked."""
+    query = select(Claim, Pool.name, Vm.hostname).join(Pool).outerjoin(Vm, Vm.id == Claim.vm_id).order_by(Claim.id.desc())
+    if ids is not None:
+        query = query.where(Claim.id.in_(ids))
+    if owner_hash is not None:
+        query = query.where(Claim.owner_hash == owner_hash)
+    if only_open:
+        query = query.where(Claim.status.in_(OPEN_CLAIM))
+    async with db.transaction() as session:
+        return [_view_of(*row) for row in (await session.execute(query)).tuples()]
+
+
+async def get_position(db: Database, claim_id: int) -> int | None:
+    """The place in line, from 1; None once it is not waiting."""
+    async with db.transaction() as session:
+        claim = await session.get(Claim, claim_id)
+        if claim is None or claim.status != ClaimStatus.WAITING:
+            return None
+        return await session.scalar(
+            select(func.count()).where(
+                Claim.pool_id == claim.pool_id, Claim.status == ClaimStatus.WAITING, Claim.id <= claim.id
+            )
+        )
+
+
+async def release_own_claim(db: Database, claim_id: int, *, owner_hash: bytes, address: str | None = None) -> None:
+    """The researcher gives the seat (or the place in line) back. Ending what has ended changes nothing.
+
+    Raises:
+        NotFound: this browser owns no such claim.
+    """
+    async with db.transaction() as session:
+        claim = await lock_claim(session, claim_id)
+        if claim is None or claim.owner_hash != owner_hash:
+            raise NotFound("This browser holds no such seat.")
+        if claim.status in OPEN_CLAIM:
+            actor = Actor.researcher(claim.email, address)
+            await vacate(session, claim, ClaimStatus.RELEASED, actor=actor, at=db.now())
+
+
+async def release_vms(db: Database, hostnames: Collection[str], *, actor: Actor) -> list[str]:
+    """An admin takes seats back. Returns the hostnames whose seat was ended.
+
+    Raises:
+        Conflict: none of these VMs is in use.
+    """
+    in_use = select(Vm).where(Vm.hostname.in_(hostnames), Vm.status == VmStatus.IN_USE).order_by(Vm.id).with_for_update()
+    why = "taken back by an organiser"
+    async with db.transaction() as session:
+        vms = {vm.id: vm.hostname for vm in await session.scalars(in_use)}
+        if not vms:
+            raise Conflict("None of these machines is in use.", code="not_in_use")
+        for claim in await list_held(session, vms):
+            await vacate(session, claim, ClaimStatus.RELEASED, actor=actor, at=db.now(), reason=why)
+        return list(vms.values())
+
+
+async def create_seat_link(db: Database, claim_id: int) -> str:
+    """A fresh secret that opens this seat in a browser once, within a day."""
+    token = new_token()
+    async with db.transaction() as session:
+        session.add(
+            SeatLink(claim_id=claim_id, token_hash=hash_token(token), expires_at=db.now() + timedelta(seconds=SEAT_LINK_S))
+        )
+    return token
+
+
+async def open_seat_link(db: Database, token: str, *, owner_hash: bytes, address: str | None = None) -> ClaimView:
+    """Makes this browser the owner of the link's seat.
+
+    Raises:
+        Unauthenticated: the link is unknown, used or expired.
+        Conflict: this browser already holds another seat in that pool.
+    """
+    async with db.transaction() as session:
+        link = await session.scalar(select(SeatLink).where(SeatLink.token_hash == hash_token(token)).with_for_update())
+        if link is None or link.used_at is not None or link.expires_at <= db.now():
+            raise Unauthenticated("This seat link was used already or has expired.", code="link_spent")
+        claim = await session.get_one(Claim, link.claim_id, with_for_update=True)
+        other = select(Claim.id).where(
+            Claim.pool_id == claim.pool_id,
+            Claim.owner_hash == owner_hash,
+            Claim.status.in_(OPEN_CLAIM),
+            Claim.id != claim.id,
+        )
+        if await session.scalar(other):
+            raise Conflict("This browser already holds another seat in the same pool.", code="seat_exists")
+        link.used_at, claim.owner_hash = db.now(), owner_hash
+        record_event(
+            session,
+            "claim.opened",
+            f"The seat of {claim.email} was opened by its link",
+            actor=Actor.researcher(claim.email, address),
+            at=db.now(),
+            pool_id=claim.pool_id,
+            vm_id=claim.vm_id,
+            claim_id=claim.id,
+        )
+        return await _view(session, claim, await session.get_one(Pool, claim.pool_id))
+
+
+async def _insert_waiting(
+    session: AsyncSession, pool_id: int, email: str, owner_hash: bytes | None, key_hash: bytes | None, db: Database
+) -> Claim | None:
+    row = insert(Claim).values(
+        pool_id=pool_id,
+        email=email,
+        owner_hash=owner_hash,
+        idempotency_hash=key_hash,
+        status=ClaimStatus.WAITING,
+        status_changed_at=db.now(),
+        created_at=db.now(),
+    )
+    return await session.scalar(row.on_conflict_do_nothing().returning(Claim))
+
+
+async def _find_own(
+    session: AsyncSession, pool_id: int, email: str, owner_hash: bytes | None, key_hash: bytes | None
+) -> Claim:
+    is_open = (Claim.pool_id == pool_id, Claim.status.in_(OPEN_CLAIM))
+    if owner_hash is not None:
+        mine = await session.scalar(select(Claim).where(*is_open, Claim.owner_hash == owner_hash))
+        if mine is not None:
+            return mine
+    if key_hash is not None:
+        mine = await session.scalar(select(Claim).where(*is_open, Claim.idempotency_hash == key_hash))
+        if mine is not None and mine.email.lower() == email.lower():
+            return mine
+    raise SeatExists
+
+
+async def _view(session: AsyncSession, claim: Claim, pool: Pool) -> ClaimView:
+    vm = await session.get(Vm, claim.vm_id) if claim.vm_id is not None else None
+    return _view_of(claim, pool.name, vm.hostname if vm else None)
+
+
+def _view_of(claim: Claim, pool: str, hostname: str | None) -> ClaimView:
+    return ClaimView(
+        id=claim.id,
+        pool_id=claim.pool_id,
+        pool=pool,
+        email=claim.email,
+        status=ClaimStatus(claim.status),
+        reason=claim.reason,
+        vm_id=claim.vm_id,
+        hostname=hostname,
+        created_at=claim.created_at,
+        status_changed_at=claim.status_changed_at,
+        ended_at=claim.ended_at,
+    )

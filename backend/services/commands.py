@@ -1,0 +1,101 @@
+"""Commands: stored work for agents; delivered at least once, acknowledged, and acted on once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.db.engine import Database
+from backend.errors import NotFound
+from backend.models import Command, Vm
+from backend.services import sessions
+from backend.services.actor import Actor
+from backend.services.moves import move_command
+from backend.states import OPEN_COMMAND, CommandKind, CommandStatus
+
+
+@dataclass(frozen=True, slots=True)
+class CommandView:
+    """A command as its agent gets it."""
+
+    id: int
+    kind: CommandKind
+    payload: dict[str, Any]
+
+
+async def list_commands_for_agent(db: Database, vm_id: int) -> list[CommandView]:
+    """What the agent of this VM has still to do, oldest first; marks it delivered. Repeats what has no result yet."""
+    async with db.transaction() as session:
+        query = select(Command).where(Command.vm_id == vm_id, Command.status.in_(OPEN_COMMAND)).order_by(Command.id).limit(50)
+        # Without a queued command this must stay a plain read: 500 idle agents ask every 25 s.
+        commands = list(await session.scalars(query))
+        for command in commands:
+            if command.status == CommandStatus.QUEUED:
+                move_command(command, CommandStatus.DELIVERED, at=db.now())
+        return [CommandView(command.id, CommandKind(command.kind), command.payload) for command in commands]
+
+
+async def record_command_result(
+    db: Database, vm_id: int, command_id: int, *, succeeded: bool, detail: str, data: dict[str, Any], actor: Actor
+) -> None:
+    """Stores a result and does what follows from it. A repeated report changes nothing.
+
+    Raises:
+        NotFound: this VM has no such command.
+    """
+    async with db.transaction() as session:
+        vm = await session.get(Vm, vm_id, with_for_update=True)
+        command = await session.get(Command, command_id, with_for_update=True)
+        if vm is None or command is None or command.vm_id != vm_id:
+            raise NotFound("There is no such command for this machine.", code="unknown_command")
+        if command.status not in OPEN_COMMAND:
+            return
+        if command.status == CommandStatus.QUEUED:
+            move_command(command, CommandStatus.DELIVERED, at=db.now())
+        status = CommandStatus.SUCCEEDED if succeeded else CommandStatus.FAILED
+        move_command(command, status, at=db.now(), detail=detail[:2_000])
+        command.data = data
+        await sessions.conclude(session, db.now(), vm, command, actor=actor)
+
+
+async def expire_commands(db: Database) -> int:
+    """Expires commands past their deadline and does what follows. Returns how many there were."""
+    overdue = select(Command).where(Command.status.in_(OPEN_COMMAND), Command.deadline_at < db.now()).order_by(Command.vm_id).limit(200)
+    async with db.transaction() as session:
+        commands: Sequence[Command] = list(await session.scalars(overdue))
+        for command in commands:
+            vm = await session.get(Vm, command.vm_id, with_for_update=True)
+            await session.refresh(command, with_for_update=True)
+            if vm is None or command.status not in OPEN_COMMAND:
+                continue
+            move_command(command, CommandStatus.EXPIRED, at=db.now(), detail="no answer before its deadline")
+            await sessions.conclude(session, db.now(), vm, command, actor=Actor.rule("command_deadline"))
+        return len(commands)
+
+
+async def cancel_open_commands(session: AsyncSession, vm_ids: Collection[int], *, detail: str, db: Database) -> None:
+    """Expires every open command of these VMs, without consequences: what they were for is over."""
+    await session.execute(
+        update(Command)
+        .where(Command.vm_id.in_(vm_ids), Command.status.in_(OPEN_COMMAND))
+        .values(status=CommandStatus.EXPIRED, finished_at=db.now(), detail=detail)
+    )
+
+
+def add_command(session: AsyncSession, vm_id: int, kind: CommandKind, *, db: Database, deadline_s: int) -> None:
+    """Queues a command that belongs to no claim; the commit's notice wakes the agent's long poll."""
+    session.add(
+        Command(
+            vm_id=vm_id,
+            kind=kind,
+            payload={},
+            status=CommandStatus.QUEUED,
+            created_at=db.now(),
+            deadline_at=db.now() + timedelta(seconds=deadline_s),
+        )
+    )

@@ -1,0 +1,193 @@
+"""Heartbeats: many reports in one batched write; only what changes a VM touches its row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import exists, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.db.engine import Database
+from backend.models import Command, Enrolment, HealthSample, Vm
+from backend.services.actor import Actor
+from backend.services.moves import move_vm, record_event
+from backend.services.sessions import renew_end_session, serve_line
+from backend.services.views import SampleView
+from backend.states import OPEN_COMMAND, CommandKind, Health, Phase, VmStatus
+
+# facts["failed_by"] of a VM that a rule took out and that may come back by itself when its agent says all is well.
+SELF_HEALING = frozenset({"silence", "boot_deadline", "health"})
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReport:
+    """One heartbeat as its agent sent it; percentages from 0 to 100. The token named the VM."""
+
+    vm_id: int
+    enrolment_id: int
+    at: datetime
+    boot_id: str
+    phase: Phase
+    health: Health
+    reasons: tuple[str, ...]
+    gpus: tuple[dict[str, Any], ...]
+    cpu_pct: float
+    memory_pct: float
+    disk_free_pct: float
+
+
+async def record_heartbeats(db: Database, reports: Sequence[HeartbeatReport]) -> None:
+    """Stores the latest report of each VM, and moves the VMs for which it means something new."""
+    latest = {report.vm_id: report for report in sorted(reports, key=lambda report: report.at)}
+    if not latest:
+        return
+    async with db.transaction() as session:
+        payload = json.dumps([_row(report) for report in latest.values()])
+        await session.execute(_STORE_LATEST, {"rows": payload})
+        await session.execute(_STORE_SAMPLES, {"rows": payload})
+        pools = set()
+        for vm in await _list_touched(session, payload):
+            if await _apply(session, db, vm, latest[vm.id]):
+                pools.add(vm.pool_id)
+        await session.flush()
+        for pool_id in sorted(pools):
+            await serve_line(session, pool_id, at=db.now())
+
+
+async def list_samples(db: Database, vm_id: int, *, since: datetime) -> list[SampleView]:
+    """The chart points of a VM since a moment, oldest first."""
+    query = select(HealthSample).where(HealthSample.vm_id == vm_id, HealthSample.at >= since).order_by(HealthSample.at)
+    async with db.transaction() as session:
+        return [
+            SampleView(
+                row.at, row.cpu_pct, row.memory_pct, row.disk_free_pct, row.gpu_pct, row.gpu_memory_pct, row.gpu_temperature_c
+            )
+            for row in await session.scalars(query)
+        ]
+
+
+async def _list_touched(session: AsyncSession, payload: str) -> Sequence[Vm]:
+    ids = (await session.execute(_FIND_TOUCHED, {"rows": payload, "healing": sorted(SELF_HEALING)})).scalars().all()
+    if not ids:
+        return []
+    return (await session.scalars(select(Vm).where(Vm.id.in_(ids)).order_by(Vm.id).with_for_update())).all()
+
+
+async def _apply(session: AsyncSession, db: Database, vm: Vm, report: HeartbeatReport) -> bool:
+    """Brings the VM up to date with a report. Returns whether the VM came free."""
+    at, actor = db.now(), Actor.agent(vm.hostname)
+    if vm.first_heartbeat_at is None:
+        vm.first_heartbeat_at = report.at
+    await session.execute(
+        update(Enrolment)
+        .where(Enrolment.id == report.enrolment_id, Enrolment.confirmed_at.is_(None))
+        .values(confirmed_at=report.at)
+    )
+    if vm.unreachable_since is not None:
+        vm.unreachable_since = None
+        _note(session, vm, "vm.reachable", f"{vm.hostname} answers again", actor, at)
+    if vm.health != report.health or tuple(vm.health_reasons) != report.reasons:
+        if vm.health is not None and vm.health != report.health:
+            why = f": {'; '.join(report.reasons)}" if report.reasons else ""
+            _note(session, vm, f"vm.{report.health}", f"{vm.hostname} is {report.health}{why}", actor, at)
+        vm.health, vm.health_reasons = report.health, list(report.reasons)
+    vm.boot_id, vm.updated_at = report.boot_id, at
+    return await _move_by_health(session, vm, report, actor, at)
+
+
+async def _move_by_health(session: AsyncSession, vm: Vm, report: HeartbeatReport, actor: Actor, at: datetime) -> bool:
+    fit = report.phase is Phase.READY and report.health is not Health.UNHEALTHY
+    status = VmStatus(vm.status)
+    if status is VmStatus.AVAILABLE and report.health is Health.UNHEALTHY:
+        vm.facts = {**vm.facts, "failed_by": "health"}
+        move_vm(session, vm, VmStatus.FAILED, actor=actor, at=at, reason="; ".join(report.reasons) or "unhealthy")
+    elif status is VmStatus.FAILED and fit and vm.facts.get("failed_by") in SELF_HEALING:
+        vm.facts = {key: value for key, value in vm.facts.items() if key != "failed_by"}
+        move_vm(session, vm, VmStatus.BOOTING, actor=actor, at=at, reason="answers again and is healthy")
+        status = VmStatus.BOOTING
+    # After a reboot was asked for, heartbeats of the former boot may still be on their way.
+    if vm.facts.get("awaiting_boot"):
+        return False
+    if status is VmStatus.BOOTING and fit and report.health is Health.HEALTHY:
+        await renew_end_session(session, vm, at=at)
+        await session.flush()
+        unfinished = select(Command.id).where(
+            Command.vm_id == vm.id, Command.kind == CommandKind.END_SESSION, Command.status.in_(OPEN_COMMAND)
+        )
+        if not await session.scalar(select(exists(unfinished))):
+            move_vm(session, vm, VmStatus.AVAILABLE, actor=actor, at=at)
+            return True
+    return False
+
+
+def _note(session: AsyncSession, vm: Vm, kind: str, message: str, actor: Actor, at: datetime) -> None:
+    record_event(session, kind, message, actor=actor, at=at, pool_id=vm.pool_id, vm_id=vm.id)
+
+
+def _row(report: HeartbeatReport) -> Mapping[str, Any]:
+    gpus = report.gpus
+    return {
+        "vm_id": report.vm_id,
+        "enrolment_id": report.enrolment_id,
+        "at": report.at.isoformat(),
+        "boot_id": report.boot_id,
+        "phase": report.phase,
+        "health": report.health,
+        "reasons": list(report.reasons),
+        "gpus": list(gpus),
+        "cpu_pct": report.cpu_pct,
+        "memory_pct": report.memory_pct,
+        "disk_free_pct": report.disk_free_pct,
+        "gpu_pct": _mean(gpus, "utilisation_pct"),
+        "gpu_memory_pct": _memory_pct(gpus),
+        "gpu_temperature_c": max((g["temperature_c"] for g in gpus if g.get("temperature_c") is not None), default=None),
+    }
+
+
+def _mean(gpus: Sequence[dict[str, Any]], key: str) -> float | None:
+    values = [float(gpu[key]) for gpu in gpus if gpu.get(key) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _memory_pct(gpus: Sequence[dict[str, Any]]) -> float | None:
+    total = sum(float(gpu.get("memory_total_mb") or 0) for gpu in gpus)
+    used = sum(float(gpu.get("memory_used_mb") or 0) for gpu in gpus)
+    return 100 * used / total if total else None
+
+
+_REPORTS = """jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
+    vm_id int, enrolment_id bigint, at timestamptz, boot_id text, phase text, health text, reasons jsonb, gpus jsonb,
+    cpu_pct float8, memory_pct float8, disk_free_pct float8, gpu_pct float8, gpu_memory_pct float8, gpu_temperature_c float8)"""
+
+_STORE_LATEST = text(f"""
+INSERT INTO latest_heartbeats AS l
+    (vm_id, at, boot_id, phase, health, reasons, gpus, cpu_pct, memory_pct, disk_free_pct)
+SELECT vm_id, r.at, r.boot_id, phase, r.health, reasons, gpus, cpu_pct, memory_pct, disk_free_pct
+FROM {_REPORTS} JOIN vms ON vms.id = r.vm_id ORDER BY vm_id
+ON CONFLICT (vm_id) DO UPDATE SET (at, boot_id, phase, health, reasons, gpus, cpu_pct, memory_pct, disk_free_pct)
+    = (EXCLUDED.at, EXCLUDED.boot_id, EXCLUDED.phase, EXCLUDED.health, EXCLUDED.reasons, EXCLUDED.gpus,
+       EXCLUDED.cpu_pct, EXCLUDED.memory_pct, EXCLUDED.disk_free_pct)
+WHERE l.at <= EXCLUDED.at""")
+
+_STORE_SAMPLES = text(f"""
+INSERT INTO health_samples (vm_id, at, cpu_pct, memory_pct, disk_free_pct, gpu_pct, gpu_memory_pct, gpu_temperature_c)
+SELECT vm_id, at, cpu_pct, memory_pct, disk_free_pct, gpu_pct, gpu_memory_pct, gpu_temperature_c
+FROM {_REPORTS} WHERE vm_id IN (SELECT id FROM vms) ON CONFLICT DO NOTHING""")
+
+# Which VMs a batch says anything new about; for all others their row stays untouched and no notice is sent.
+_FIND_TOUCHED = text(f"""
+SELECT v.id FROM vms AS v JOIN {_REPORTS} ON r.vm_id = v.id
+WHERE v.status <> 'destroyed' AND (
+    v.first_heartbeat_at IS NULL
+    OR v.unreachable_since IS NOT NULL
+    OR v.boot_id IS DISTINCT FROM r.boot_id
+    OR v.health IS DISTINCT FROM r.health
+    OR v.health_reasons <> r.reasons
+    OR (v.status = 'booting' AND r.phase = 'ready')
+    OR (v.status = 'available' AND r.health = 'unhealthy')
+    OR (v.status = 'failed' AND r.phase = 'ready' AND v.facts ->> 'failed_by' = ANY(:healing))
+    OR EXISTS (SELECT FROM enrolments AS e WHERE e.id = r.enrolment_id AND e.confirmed_at IS NULL))""")

@@ -1,0 +1,298 @@
+"""Operations: ask for a Terraform run, follow it, stop it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.db.engine import Database
+from backend.db.jobs import RUN_OPERATION, defer
+from backend.errors import Conflict, InvalidInput, NotFound
+from backend.models import Claim, Operation, OperationLog, OperationVm, Pool, Vm
+from backend.services.actor import Actor
+from backend.services.commands import add_command, cancel_open_commands
+from backend.services.enrolments import revoke_agents
+from backend.services.moves import move_claim, move_operation, move_vm, record_event
+from backend.services.pools import MAX_VMS, check_open, get_pool_row
+from backend.services.sessions import list_held
+from backend.services.views import LogLineView, OperationView, ProgressView
+from backend.services.vms import lock_vms
+from backend.states import (
+    GONE_VM,
+    OPEN_OPERATION,
+    ClaimStatus,
+    CommandKind,
+    OperationKind,
+    OperationStatus,
+    Origin,
+    ProgressState,
+    VmStatus,
+)
+
+STOP_DEADLINE_S = 60
+
+
+async def request_launch(db: Database, pool_name: str, count: int, *, actor: Actor) -> OperationView:
+    """Inserts ``count`` VMs and the operation that makes them, and defers its job, in one transaction.
+
+    Raises:
+        NotFound, Conflict: no such pool, it is closed, or its ``max`` would be passed.
+        InvalidInput: count is not from 1 to 1,000, or above the pool's ``max``.
+    """
+    async with db.transaction() as session:
+        pool = await get_pool_row(session, pool_name, lock=True)
+        check_open(pool)
+        await _check_room(session, pool, count)
+        at = db.now()
+        vms = [_new_vm(pool, number, at) for number in range(pool.next_number, pool.next_number + count)]
+        pool.next_number += count
+        session.add_all(vms)
+        operation = await _insert(session, db, pool, OperationKind.LAUNCH, vms, actor)
+        for vm in vms:
+            record_event(
+                session,
+                "vm.provisioning",
+                f"{vm.hostname} is provisioning",
+                actor=actor,
+                at=at,
+                pool_id=pool.id,
+                vm_id=vm.id,
+                operation_id=operation.id,
+            )
+    return await get_operation(db, operation.id)
+
+
+async def request_destroy(db: Database, hostnames: Collection[str], *, actor: Actor) -> list[OperationView]:
+    """Takes these VMs away: one operation per pool; joined machines are let go at once. Seats on them end.
+
+    Raises:
+        NotFound: a name is unknown.
+        Conflict: all of them are being destroyed already.
+    """
+    async with db.transaction() as session:
+        vms = [vm for vm in await lock_vms(session, hostnames) if vm.status != VmStatus.DESTROYING]
+        if not vms:
+            raise Conflict("These machines are being destroyed already.", code="already_destroying")
+        await _end_seats(session, db, vms, actor)
+        await cancel_open_commands(session, [vm.id for vm in vms], detail="the machine is being destroyed", db=db)
+        by_pool: dict[int, list[Vm]] = defaultdict(list)
+        for vm in vms:
+            vm.email = vm.crd_command = None
+            move_vm(session, vm, VmStatus.DESTROYING, actor=actor, at=db.now())
+            if vm.origin == Origin.JOINED:
+                await _let_go(session, db, vm, actor)
+            else:
+                by_pool[vm.pool_id].append(vm)
+        operations = []
+        for pool_id, group in sorted(by_pool.items()):
+            pool = await session.get_one(Pool, pool_id)
+            operations.append(await _insert(session, db, pool, OperationKind.DESTROY, group, actor))
+    return await list_operations(db, ids=[operation.id for operation in operations])
+
+
+async def request_destroy_pool(db: Database, pool_name: str, *, actor: Actor) -> tuple[list[OperationView], list[str]]:
+    """Takes every VM of a pool away; an empty pool is no error. Returns the operations and the hostnames.
+
+    Raises:
+        NotFound: no such pool.
+    """
+    async with db.transaction() as session:
+        pool = await get_pool_row(session, pool_name)
+        living = select(Vm.hostname).where(
+            Vm.pool_id == pool.id, Vm.status.not_in({*GONE_VM, VmStatus.DESTROYING})
+        ).order_by(Vm.hostname)
+        hostnames = list(await session.scalars(living))
+    return (await request_destroy(db, hostnames, actor=actor) if hostnames else []), hostnames
+
+
+async def request_cancel(db: Database, operation_id: int, *, actor: Actor) -> OperationView:
+    """Stops an operation: at once if it is still queued, else Terraform is asked to stop. What was made is kept.
+
+    Raises:
+        NotFound: no such operation.
+        Conflict: it has ended.
+    """
+    async with db.transaction() as session:
+        operation = await session.get(Operation, operation_id, with_for_update=True)
+        if operation is None:
+            raise NotFound(f"There is no operation {operation_id}.", code="unknown_operation")
+        if operation.status not in OPEN_OPERATION:
+            raise Conflict(f"Operation {operation_id} has ended already ({operation.status}).", code="operation_ended")
+        if operation.cancel_requested_at is None:
+            operation.cancel_requested_at = db.now()
+            record_event(
+                session,
+                "operation.cancel_requested",
+                f"Cancel of operation {operation_id} was asked for",
+                actor=actor,
+                at=db.now(),
+                pool_id=operation.pool_id,
+                operation_id=operation_id,
+            )
+        if operation.status == OperationStatus.QUEUED:
+            why = "cancelled before it began"
+            move_operation(session, operation, OperationStatus.CANCELLED, actor=actor, at=db.now(), reason=why)
+            await give_up_unmade(session, db, operation_id, reason=f"the operation was {why}")
+    return await get_operation(db, operation_id)
+
+
+async def get_operation(db: Database, operation_id: int) -> OperationView:
+    """One operation.
+
+    Raises:
+        NotFound: no such operation.
+    """
+    found = await list_operations(db, ids=[operation_id])
+    if not found:
+        raise NotFound(f"There is no operation {operation_id}.", code="unknown_operation")
+    return found[0]
+
+
+async def list_operations(
+    db: Database, *, ids: Collection[int] | None = None, only_open: bool = False, limit: int = 200
+) -> list[OperationView]:
+    """Operations with their progress, newest first."""
+    query = select(Operation, Pool.name).join(Pool).order_by(Operation.id.desc()).limit(limit)
+    if ids is not None:
+        query = query.where(Operation.id.in_(ids))
+    if only_open:
+        query = query.where(Operation.status.in_(OPEN_OPERATION))
+    async with db.transaction() as session:
+        rows = (await session.execute(query)).tuples().all()
+        progress = await _list_progress(session, [operation.id for operation, _ in rows])
+        return [_view_of(operation, pool, progress[operation.id]) for operation, pool in rows]
+
+
+async def list_operation_log(db: Database, operation_id: int, *, after_id: int = 0, limit: int = 5_000) -> list[LogLineView]:
+    """The last ``limit`` lines after ``after_id``, oldest first."""
+    query = (
+        select(OperationLog)
+        .where(OperationLog.operation_id == operation_id, OperationLog.id > after_id)
+        .order_by(OperationLog.id.desc())
+        .limit(limit)
+    )
+    async with db.transaction() as session:
+        rows = list(await session.scalars(query))
+    return [LogLineView(row.id, row.at, row.level, "terraform", row.message) for row in reversed(rows)]
+
+
+async def give_up_unmade(session: AsyncSession, db: Database, operation_id: int, *, reason: str) -> None:
+    """Fails the VMs of an operation that it did not finish, each with the reason; what was made stays as it is."""
+    unmade = (
+        select(Vm, OperationVm)
+        .join(OperationVm, OperationVm.vm_id == Vm.id)
+        .where(
+            OperationVm.operation_id == operation_id,
+            OperationVm.state != ProgressState.DONE,
+            Vm.status.in_({VmStatus.PROVISIONING, VmStatus.DESTROYING}),
+        )
+        .order_by(Vm.id)
+        .with_for_update()
+    )
+    for vm, progress in (await session.execute(unmade)).tuples():
+        actor = Actor.operation(operation_id)
+        if progress.state != ProgressState.FAILED:
+            progress.state, progress.detail = ProgressState.FAILED, reason
+        move_vm(
+            session,
+            vm,
+            VmStatus.FAILED,
+            actor=actor,
+            at=db.now(),
+            reason=progress.detail or reason,
+            operation_id=operation_id,
+        )
+
+
+async def _check_room(session: AsyncSession, pool: Pool, count: int) -> None:
+    most = min(MAX_VMS, pool.max)
+    if not 1 <= count <= most:
+        raise InvalidInput(f"count must be from 1 to {most}.", code="invalid_count")
+    living = await session.scalar(select(func.count()).where(Vm.pool_id == pool.id, Vm.status.not_in(GONE_VM))) or 0
+    if living + count > pool.max:
+        raise Conflict(
+            f"The pool '{pool.name}' has {living} of at most {pool.max} machines; {count} more do not fit.",
+            code="pool_full",
+        )
+
+
+def _new_vm(pool: Pool, number: int, at: object) -> Vm:
+    return Vm(
+        hostname=f"{pool.name}-{number:03d}",
+        pool_id=pool.id,
+        origin=Origin.TERRAFORM,
+        status=VmStatus.PROVISIONING,
+        price_per_hour=pool.price_per_hour,
+        status_changed_at=at,
+        created_at=at,
+        updated_at=at,
+    )
+
+
+async def _insert(
+    session: AsyncSession, db: Database, pool: Pool, kind: OperationKind, vms: Sequence[Vm], actor: Actor
+) -> Operation:
+    operation = Operation(
+        pool_id=pool.id, kind=kind, status=OperationStatus.QUEUED, requested_by=actor.name, created_at=db.now()
+    )
+    session.add(operation)
+    await session.flush()
+    session.add_all(OperationVm(operation_id=operation.id, vm_id=vm.id) for vm in vms)
+    names = f"{len(vms)} machines" if len(vms) > 1 else vms[0].hostname
+    record_event(
+        session,
+        f"operation.{kind}",
+        f"{kind.capitalize()} of {names} in {pool.name} was asked for",
+        actor=actor,
+        at=db.now(),
+        pool_id=pool.id,
+        operation_id=operation.id,
+    )
+    await session.flush()
+    operation.job_id = await defer(session, RUN_OPERATION, lock=f"pool:{pool.id}", operation_id=operation.id)
+    return operation
+
+
+async def _end_seats(session: AsyncSession, db: Database, vms: Sequence[Vm], actor: Actor) -> None:
+    for claim in await list_held(session, [vm.id for vm in vms]):
+        why = "an organiser removed the machine"
+        move_claim(session, claim, ClaimStatus.FAILED, actor=actor, at=db.now(), reason=why)
+
+
+async def _let_go(session: AsyncSession, db: Database, vm: Vm, actor: Actor) -> None:
+    """A joined machine is not ours to delete: its agent is told to end, and its token dies with the answer."""
+    add_command(session, vm.id, CommandKind.STOP, db=db, deadline_s=STOP_DEADLINE_S)
+
+
+async def _list_progress(session: AsyncSession, ids: Collection[int]) -> dict[int, list[ProgressView]]:
+    query = (
+        select(OperationVm, Vm.hostname)
+        .join(Vm, Vm.id == OperationVm.vm_id)
+        .where(OperationVm.operation_id.in_(ids))
+        .order_by(Vm.hostname)
+    )
+    progress: dict[int, list[ProgressView]] = defaultdict(list)
+    for row, hostname in (await session.execute(query)).tuples():
+        progress[row.operation_id].append(ProgressView(hostname, ProgressState(row.state), row.detail, row.elapsed_s))
+    return progress
+
+
+def _view_of(operation: Operation, pool: str, progress: Sequence[ProgressView]) -> OperationView:
+    return OperationView(
+        id=operation.id,
+        pool_id=operation.pool_id,
+        pool=pool,
+        kind=OperationKind(operation.kind),
+        status=OperationStatus(operation.status),
+        reason=operation.reason,
+        requested_by=operation.requested_by,
+        created_at=operation.created_at,
+        started_at=operation.started_at,
+        finished_at=operation.finished_at,
+        cancel_requested_at=operation.cancel_requested_at,
+        attempt=operation.attempt,
+        progress=tuple(progress),
+    )

@@ -1,0 +1,208 @@
+"""Pools: make, edit, close, look up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.db.engine import Database
+from backend.errors import Conflict, InvalidInput, NotFound
+from backend.models import Pool
+from backend.services.actor import Actor
+from backend.services.moves import record_event
+from backend.services.views import PoolView
+from backend.states import PoolStatus
+
+MAX_VMS = 1_000
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """What an admin says about a pool. ``price_per_hour`` in US dollars per VM; durations in seconds."""
+
+    provider: str = "local"
+    max: int = 100
+    available_min: int = 0
+    price_per_hour: float = 0.0
+    boot_deadline_s: int = 900
+    unreachable_grace_s: int = 600
+    startup_script: str | None = None
+    repository: str | None = None
+    providers: Collection[str] = field(default=("local",), compare=False)
+
+
+async def create_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) -> PoolView:
+    """Makes an open, empty pool.
+
+    Raises:
+        InvalidInput: the name or a figure is out of range.
+        Conflict: a pool of this name exists.
+    """
+    async with db.transaction() as session:
+        pool = await _insert(session, name, spec, db, actor)
+        if pool is None:
+            raise Conflict(f"A pool named '{name}' exists already.", code="pool_exists")
+        return view_of(pool)
+
+
+async def ensure_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) -> PoolView:
+    """Makes the pool unless one of this name exists; what exists is left as it is."""
+    async with db.transaction() as session:
+        await _insert(session, name, spec, db, actor)
+        return view_of(await get_pool_row(session, name))
+
+
+async def update_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) -> PoolView:
+    """Changes a pool's figures. Living VMs are not touched; the provider cannot change.
+
+    Raises:
+        NotFound: no such pool.
+        InvalidInput: a figure is out of range, or the provider differs.
+    """
+    async with db.transaction() as session:
+        pool = await get_pool_row(session, name, lock=True)
+        if spec.provider != pool.provider:
+            raise InvalidInput(f"The provider of pool '{name}' is {pool.provider} and cannot change; make a new pool.")
+        _check(spec)
+        _fill(pool, spec)
+        pool.updated_at = db.now()
+        record_event(session, "pool.updated", f"Pool {name} was edited", actor=actor, at=db.now(), pool_id=pool.id)
+        return view_of(pool)
+
+
+async def set_pool_open(db: Database, name: str, *, is_open: bool, actor: Actor) -> PoolView:
+    """Opens or closes a pool. A closed one takes neither claims nor launches; what runs keeps running.
+
+    Raises:
+        NotFound: no such pool.
+    """
+    async with db.transaction() as session:
+        pool = await get_pool_row(session, name, lock=True)
+        status = PoolStatus.OPEN if is_open else PoolStatus.CLOSED
+        if pool.status != status:
+            pool.status, pool.updated_at = status, db.now()
+            pool.closed_at = None if is_open else db.now()
+            record_event(session, f"pool.{status}", f"Pool {name} is {status}", actor=actor, at=db.now(), pool_id=pool.id)
+        return view_of(pool)
+
+
+async def get_pool(db: Database, name: str) -> PoolView:
+    """One pool by name.
+
+    Raises:
+        NotFound: no such pool.
+    """
+    async with db.transaction() as session:
+        return view_of(await get_pool_row(session, name))
+
+
+async def list_pools(db: Database, ids: Collection[int] | None = None) -> list[PoolView]:
+    """All pools, or those of ``ids``, by name."""
+    query = select(Pool).order_by(Pool.name)
+    if ids is not None:
+        query = query.where(Pool.id.in_(ids))
+    async with db.transaction() as session:
+        return [view_of(pool) for pool in await session.scalars(query)]
+
+
+async def get_pool_row(session: AsyncSession, name: str, *, lock: bool = False) -> Pool:
+    """The row, for services only.
+
+    Raises:
+        NotFound: no such pool.
+    """
+    query = select(Pool).where(Pool.name == name)
+    pool = await session.scalar(query.with_for_update() if lock else query)
+    if pool is None:
+        raise NotFound(f"There is no pool named '{name[:80]}'.", code="unknown_pool")
+    return pool
+
+
+def check_open(pool: Pool) -> None:
+    """Refuses a closed pool.
+
+    Raises:
+        Conflict: the pool is closed.
+    """
+    if pool.status != PoolStatus.OPEN:
+        raise Conflict(f"The pool '{pool.name}' is closed.", code="pool_closed")
+
+
+def view_of(pool: Pool) -> PoolView:
+    """The picture of a row."""
+    return PoolView(
+        id=pool.id,
+        name=pool.name,
+        provider=pool.provider,
+        status=PoolStatus(pool.status),
+        max=pool.max,
+        available_min=pool.available_min,
+        price_per_hour=float(pool.price_per_hour),
+        boot_deadline_s=pool.boot_deadline_s,
+        unreachable_grace_s=pool.unreachable_grace_s,
+        startup_script=pool.startup_script,
+        repository=pool.repository,
+        created_at=pool.created_at,
+    )
+
+
+async def _insert(session: AsyncSession, name: str, spec: PoolSpec, db: Database, actor: Actor) -> Pool | None:
+    if not _NAME.fullmatch(name):
+        raise InvalidInput("A pool's name has 1 to 40 lower-case letters, digits and inner hyphens, such as 'genomics-1'.")
+    _check(spec)
+    at = db.now()
+    row = insert(Pool).values(name=name, provider=spec.provider, max=spec.max, created_at=at, updated_at=at, **_figures(spec))
+    pool = await session.scalar(row.on_conflict_do_nothing(index_elements=["name"]).returning(Pool))
+    if pool is not None:
+        record_event(session, "pool.created", f"Pool {name} was made", actor=actor, at=at, pool_id=pool.id)
+    return pool
+
+
+def _figures(spec: PoolSpec) -> dict[str, object]:
+    return {
+        "available_min": spec.available_min,
+        "price_per_hour": Decimal(str(spec.price_per_hour)),
+        "boot_deadline_s": spec.boot_deadline_s,
+        "unreachable_grace_s": spec.unreachable_grace_s,
+        "startup_script": spec.startup_script or None,
+        "repository": spec.repository or None,
+    }
+
+
+def _fill(pool: Pool, spec: PoolSpec) -> None:
+    pool.max = spec.max
+    for column, value in _figures(spec).items():
+        setattr(pool, column, value)
+
+
+def _check(spec: PoolSpec) -> None:
+    limits: list[tuple[bool, str]] = [
+        (spec.provider in spec.providers, f"provider must be one of: {', '.join(spec.providers)}"),
+        (1 <= spec.max <= MAX_VMS, f"max must be from 1 to {MAX_VMS}"),
+        (0 <= spec.available_min <= spec.max, "available_min must be from 0 to max"),
+        (0 <= spec.price_per_hour < 1_000, "price_per_hour must be from 0 to 999 dollars"),
+        (30 <= spec.boot_deadline_s <= 7_200, "boot_deadline_s must be from 30 to 7200 seconds"),
+        (30 <= spec.unreachable_grace_s <= 86_400, "unreachable_grace_s must be from 30 to 86400 seconds"),
+        (len(spec.startup_script or "") <= 8_000, "startup_script must be at most 8,000 characters"),
+        (_is_repository(spec.repository), "repository must be an https:// or git@ address without spaces"),
+    ]
+    for holds, sentence in limits:
+        if not holds:
+            raise InvalidInput(sentence + ".")
+
+
+def _is_repository(address: str | None) -> bool:
+    return not address or re.fullmatch(r"(https://|git@|file://)[^\s'\"`$;|&<>\\]{1,500}", address) is not None
+
+
+def spec_of(view: PoolView) -> PoolSpec:
+    """The figures of an existing pool, as the start of an edit."""
+    names = ("provider", "max", "available_min", "price_per_hour", "boot_deadline_s", "unreachable_grace_s", "startup_script", "repository")
+    return replace(PoolSpec(), **{name: getattr(view, name) for name in names})

@@ -1,0 +1,196 @@
+"""A session on a machine: from the claim that gets a VM, through the agent's answer, to a VM free for the next person.
+
+These are steps within somebody else's transaction: claims, commands, heartbeats and sweeps share them. Rows are locked
+in one order everywhere, VM before claim before command, so that no two transactions wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import exists, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.models import Claim, Command, Vm
+from backend.services.actor import Actor
+from backend.services.moves import move_claim, move_vm, record_event
+from backend.states import HOLDING_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, Health, VmStatus
+
+PREPARE_DEADLINE_S = 120
+END_DEADLINE_S = 300
+# First key of the two-key advisory lock that serialises the line of one pool.
+LINE_LOCK = 7_426_002
+
+
+async def find_free_vm(session: AsyncSession, pool_id: int) -> Vm | None:
+    """The healthiest free VM of the pool, locked; VMs that other claims are taking right now are stepped over."""
+    return await session.scalar(
+        select(Vm)
+        .where(
+            Vm.pool_id == pool_id,
+            Vm.status == VmStatus.AVAILABLE,
+            Vm.unreachable_since.is_(None),
+            Vm.health != Health.UNHEALTHY,
+        )
+        # 'healthy' sorts after 'degraded'.
+        .order_by(Vm.health.desc(), Vm.status_changed_at, Vm.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def seat(session: AsyncSession, claim: Claim, vm: Vm, *, actor: Actor, at: datetime) -> None:
+    """Gives a locked free VM to a locked waiting claim and tells the VM's agent."""
+    claim.vm_id = vm.id
+    vm.email = claim.email
+    move_vm(session, vm, VmStatus.IN_USE, actor=actor, at=at, claim_id=claim.id)
+    move_claim(session, claim, ClaimStatus.PREPARING, actor=actor, at=at)
+    session.add(_command(vm.id, claim.id, CommandKind.PREPARE_SESSION, at, PREPARE_DEADLINE_S))
+
+
+async def serve_line(session: AsyncSession, pool_id: int, *, at: datetime) -> int:
+    """Gives free VMs to those who wait, in order of arrival. Returns how many were let in.
+
+    The line of a pool is served by one transaction at a time, so that nobody is let in past somebody else.
+    """
+    await session.execute(text("SELECT pg_advisory_xact_lock(:space, :pool)"), {"space": LINE_LOCK, "pool": pool_id})
+    waiting = (
+        select(Claim)
+        .where(Claim.pool_id == pool_id, Claim.status == ClaimStatus.WAITING)
+        .order_by(Claim.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    served = 0
+    while (claim := await session.scalar(waiting)) is not None:
+        vm = await find_free_vm(session, pool_id)
+        if vm is None:
+            break
+        seat(session, claim, vm, actor=Actor.rule("line"), at=at)
+        await session.flush()
+        served += 1
+    return served
+
+
+async def is_anyone_waiting(session: AsyncSession, pool_id: int, before_id: int) -> bool:
+    """Whether somebody stands in line before this claim."""
+    ahead = select(Claim.id).where(Claim.pool_id == pool_id, Claim.status == ClaimStatus.WAITING, Claim.id < before_id)
+    return bool(await session.scalar(select(exists(ahead))))
+
+
+async def lock_claim(session: AsyncSession, claim_id: int) -> Claim | None:
+    """The claim, locked after its VM."""
+    claim = await session.get(Claim, claim_id)
+    while claim is not None:
+        vm_id = claim.vm_id
+        if vm_id is not None:
+            await session.get(Vm, vm_id, with_for_update=True)
+        await session.refresh(claim, with_for_update=True)
+        if claim.vm_id == vm_id:
+            break
+    return claim
+
+
+async def list_held(session: AsyncSession, vm_ids: Collection[int]) -> Sequence[Claim]:
+    """The claims that hold these VMs, locked; the VMs are locked already."""
+    held = select(Claim).where(Claim.vm_id.in_(vm_ids), Claim.status.in_(HOLDING_CLAIM)).order_by(Claim.id)
+    return (await session.scalars(held.with_for_update())).all()
+
+
+async def vacate(
+    session: AsyncSession, claim: Claim, to: ClaimStatus, *, actor: Actor, at: datetime, reason: str | None = None
+) -> None:
+    """Ends an open claim and has its machine cleaned; the machine is offered again only after the agent says so."""
+    move_claim(session, claim, to, actor=actor, at=at, reason=reason)
+    if claim.vm_id is None:
+        return
+    vm = await session.get_one(Vm, claim.vm_id, with_for_update=True)
+    vm.email = vm.crd_command = None
+    if vm.status != VmStatus.IN_USE:
+        return
+    move_vm(session, vm, VmStatus.CLEANING, actor=actor, at=at, claim_id=claim.id)
+    for command in await session.scalars(
+        select(Command).where(Command.claim_id == claim.id, Command.status.in_(OPEN_COMMAND)).with_for_update()
+    ):
+        command.status, command.finished_at, command.detail = CommandStatus.EXPIRED, at, "the seat was given back"
+    session.add(_command(vm.id, claim.id, CommandKind.END_SESSION, at, END_DEADLINE_S))
+
+
+async def conclude(session: AsyncSession, at: datetime, vm: Vm, command: Command, *, actor: Actor) -> None:
+    """What follows from a finished or expired command; VM and command are locked."""
+    claim = await session.get(Claim, command.claim_id, with_for_update=True) if command.claim_id else None
+    if command.kind == CommandKind.PREPARE_SESSION and claim is not None:
+        await _conclude_prepare(session, at, vm, command, claim, actor)
+    elif command.kind == CommandKind.END_SESSION:
+        await _conclude_end(session, at, vm, command, actor)
+    else:
+        record_event(
+            session,
+            f"command.{command.status}",
+            f"{vm.hostname}: {command.kind} {command.status}" + (f": {command.detail}" if command.detail else ""),
+            actor=actor,
+            at=at,
+            pool_id=vm.pool_id,
+            vm_id=vm.id,
+        )
+
+
+async def renew_end_session(session: AsyncSession, vm: Vm, *, at: datetime) -> None:
+    """Asks again for the removal of a session that was never confirmed removed, before this VM is offered again."""
+    last_prepared = select(func.max(Command.id)).where(
+        Command.vm_id == vm.id, Command.kind == CommandKind.PREPARE_SESSION, Command.delivered_at.is_not(None)
+    )
+    prepared = await session.get(Command, await session.scalar(last_prepared) or 0)
+    if prepared is None:
+        return
+    ended = select(Command.id).where(
+        Command.vm_id == vm.id,
+        Command.claim_id == prepared.claim_id,
+        Command.kind == CommandKind.END_SESSION,
+        Command.status.in_({CommandStatus.SUCCEEDED, *OPEN_COMMAND}),
+    )
+    if not await session.scalar(select(exists(ended))):
+        session.add(_command(vm.id, prepared.claim_id, CommandKind.END_SESSION, at, END_DEADLINE_S))
+
+
+async def _conclude_prepare(
+    session: AsyncSession, at: datetime, vm: Vm, command: Command, claim: Claim, actor: Actor
+) -> None:
+    if claim.status != ClaimStatus.PREPARING or claim.vm_id != vm.id:
+        return
+    if command.status == CommandStatus.SUCCEEDED:
+        move_claim(session, claim, ClaimStatus.ACTIVE, actor=actor, at=at)
+        return
+    # The person keeps the place in line; the machine leaves the pool with its reason.
+    why = f"could not prepare a session: {command.detail or 'no reason given'}"
+    vm.email = None
+    move_vm(session, vm, VmStatus.FAILED, actor=actor, at=at, reason=why, claim_id=claim.id)
+    move_claim(session, claim, ClaimStatus.WAITING, actor=actor, at=at, reason=f"{vm.hostname} {why}")
+    claim.vm_id = None
+    await session.flush()
+    await serve_line(session, vm.pool_id, at=at)
+
+
+async def _conclude_end(session: AsyncSession, at: datetime, vm: Vm, command: Command, actor: Actor) -> None:
+    if vm.status != VmStatus.CLEANING:
+        return
+    if command.status != CommandStatus.SUCCEEDED:
+        why = f"the former session could not be removed: {command.detail or 'no reason given'}"
+        move_vm(session, vm, VmStatus.QUARANTINED, actor=actor, at=at, reason=why, claim_id=command.claim_id)
+        return
+    move_vm(session, vm, VmStatus.AVAILABLE, actor=actor, at=at, claim_id=command.claim_id)
+    await session.flush()
+    await serve_line(session, vm.pool_id, at=at)
+
+
+def _command(vm_id: int, claim_id: int | None, kind: CommandKind, at: datetime, deadline_s: int) -> Command:
+    return Command(
+        vm_id=vm_id,
+        claim_id=claim_id,
+        kind=kind,
+        payload={"claim_id": claim_id},
+        status=CommandStatus.QUEUED,
+        created_at=at,
+        deadline_at=at + timedelta(seconds=deadline_s),
+    )

@@ -1,0 +1,167 @@
+"""The states of things and the moves between them that are legal.
+
+A status is stored as text with a CHECK constraint made from these enums, and is moved only by
+``backend.services.moves.move``, which refuses what these tables do not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class VmStatus(StrEnum):
+    """Where a VM stands in its life."""
+
+    PROVISIONING = "provisioning"  # a row exists; Terraform has not made the machine yet
+    BOOTING = "booting"  # the machine exists; its agent has not yet said "ready and healthy"
+    AVAILABLE = "available"  # may be claimed
+    IN_USE = "in-use"  # an open claim holds it
+    CLEANING = "cleaning"  # the former session is being removed
+    QUARANTINED = "quarantined"  # kept out of the pool for a look; may hold data
+    FAILED = "failed"  # out of the pool, with a reason
+    DESTROYING = "destroying"  # an operation is taking it away
+    DESTROYED = "destroyed"  # gone; the row stays as history
+
+
+class ClaimStatus(StrEnum):
+    """Where a researcher's hold on a VM stands."""
+
+    WAITING = "waiting"  # in line, no VM yet
+    PREPARING = "preparing"  # a VM is held; its agent is making the session
+    ACTIVE = "active"  # the researcher can work
+    RELEASED = "released"  # given back, or taken back by an admin
+    FAILED = "failed"  # the session could not be made, or the VM is gone
+    EXPIRED = "expired"  # ended by time
+
+
+class OperationStatus(StrEnum):
+    """Where one Terraform run stands."""
+
+    QUEUED = "queued"  # committed; waits for the pool's lock
+    RUNNING = "running"  # a worker holds its lease
+    SUCCEEDED = "succeeded"  # everything asked for was done
+    FAILED = "failed"  # something was not done; the reason says what
+    CANCELLED = "cancelled"  # an admin stopped it; what was made is known
+
+
+class OperationKind(StrEnum):
+    """What one Terraform run is for."""
+
+    LAUNCH = "launch"  # make new VMs
+    DESTROY = "destroy"  # take VMs away
+
+
+class CommandStatus(StrEnum):
+    """Where a piece of work for one agent stands."""
+
+    QUEUED = "queued"  # stored; the agent has not fetched it
+    DELIVERED = "delivered"  # fetched at least once; no result yet
+    SUCCEEDED = "succeeded"  # the agent says done
+    FAILED = "failed"  # the agent says it could not
+    EXPIRED = "expired"  # its deadline passed, or what it was for is over
+
+
+class CommandKind(StrEnum):
+    """The kinds of work an agent knows."""
+
+    PREPARE_SESSION = "prepare_session"  # make the researcher's session
+    END_SESSION = "end_session"  # remove it, verified
+    REBOOT = "reboot"  # boot again (machines that Terraform does not own)
+    STOP = "stop"  # end the agent for good (a joined machine leaves)
+
+
+class ProgressState(StrEnum):
+    """How far one operation is with one VM."""
+
+    PENDING = "pending"  # Terraform has not reached it
+    RUNNING = "running"  # Terraform is at it
+    DONE = "done"  # made, or taken away
+    FAILED = "failed"  # could not; the detail says why
+
+
+class Origin(StrEnum):
+    """Who made a VM."""
+
+    TERRAFORM = "terraform"  # our operation; in the pool's Terraform state
+    JOINED = "joined"  # somebody's own machine that enrolled itself
+
+
+class PoolStatus(StrEnum):
+    """Whether a pool takes claims and launches."""
+
+    OPEN = "open"  # both
+    CLOSED = "closed"  # neither; what runs keeps running until destroyed
+
+
+class Phase(StrEnum):
+    """How far an agent is with its machine (its own word, in heartbeats)."""
+
+    STARTING = "starting"  # the agent runs, nothing done yet
+    PREPARING = "preparing"  # repository, startup script, workload
+    READY = "ready"  # everything configured is there
+    STOPPING = "stopping"  # the agent is on its way out
+
+
+class Health(StrEnum):
+    """An agent's verdict on its machine."""
+
+    HEALTHY = "healthy"  # fit to be offered
+    DEGRADED = "degraded"  # works, with a reason to look
+    UNHEALTHY = "unhealthy"  # not fit to be offered
+
+
+class Role(StrEnum):
+    """What an admin may do."""
+
+    VIEWER = "viewer"  # look
+    OPERATOR = "operator"  # launch, destroy, repair, release
+    ADMIN = "admin"  # all of that, and pools, users, tokens
+
+
+_V, _C, _O, _M = VmStatus, ClaimStatus, OperationStatus, CommandStatus
+
+VM_MOVES: Mapping[VmStatus, frozenset[VmStatus]] = {
+    _V.PROVISIONING: frozenset({_V.BOOTING, _V.FAILED, _V.DESTROYING}),
+    _V.BOOTING: frozenset({_V.AVAILABLE, _V.FAILED, _V.DESTROYING}),
+    _V.AVAILABLE: frozenset({_V.IN_USE, _V.BOOTING, _V.FAILED, _V.DESTROYING}),
+    _V.IN_USE: frozenset({_V.CLEANING, _V.FAILED, _V.DESTROYING}),
+    _V.CLEANING: frozenset({_V.AVAILABLE, _V.BOOTING, _V.QUARANTINED, _V.FAILED, _V.DESTROYING}),
+    _V.QUARANTINED: frozenset({_V.BOOTING, _V.FAILED, _V.DESTROYING}),
+    _V.FAILED: frozenset({_V.PROVISIONING, _V.BOOTING, _V.QUARANTINED, _V.DESTROYING}),
+    _V.DESTROYING: frozenset({_V.DESTROYED, _V.FAILED}),
+    _V.DESTROYED: frozenset(),
+}
+
+CLAIM_MOVES: Mapping[ClaimStatus, frozenset[ClaimStatus]] = {
+    _C.WAITING: frozenset({_C.PREPARING, _C.RELEASED, _C.FAILED, _C.EXPIRED}),
+    _C.PREPARING: frozenset({_C.ACTIVE, _C.WAITING, _C.RELEASED, _C.FAILED, _C.EXPIRED}),
+    _C.ACTIVE: frozenset({_C.RELEASED, _C.FAILED, _C.EXPIRED}),
+    _C.RELEASED: frozenset(),
+    _C.FAILED: frozenset(),
+    _C.EXPIRED: frozenset(),
+}
+
+OPERATION_MOVES: Mapping[OperationStatus, frozenset[OperationStatus]] = {
+    _O.QUEUED: frozenset({_O.RUNNING, _O.CANCELLED, _O.FAILED}),
+    _O.RUNNING: frozenset({_O.SUCCEEDED, _O.FAILED, _O.CANCELLED}),
+    _O.SUCCEEDED: frozenset(),
+    _O.FAILED: frozenset(),
+    _O.CANCELLED: frozenset(),
+}
+
+COMMAND_MOVES: Mapping[CommandStatus, frozenset[CommandStatus]] = {
+    _M.QUEUED: frozenset({_M.DELIVERED, _M.EXPIRED}),
+    _M.DELIVERED: frozenset({_M.SUCCEEDED, _M.FAILED, _M.EXPIRED}),
+    _M.SUCCEEDED: frozenset(),
+    _M.FAILED: frozenset(),
+    _M.EXPIRED: frozenset(),
+}
+
+OPEN_CLAIM = frozenset({_C.WAITING, _C.PREPARING, _C.ACTIVE})
+HOLDING_CLAIM = frozenset({_C.PREPARING, _C.ACTIVE})
+OPEN_OPERATION = frozenset({_O.QUEUED, _O.RUNNING})
+OPEN_COMMAND = frozenset({_M.QUEUED, _M.DELIVERED})
+GONE_VM = frozenset({_V.DESTROYED})
+# Only these end an agent's right to speak for the VM.
+AGENTLESS_VM = frozenset({_V.DESTROYED})
