@@ -68,7 +68,9 @@ class SeatExists(Conflict):
     code = "seat_exists"
 
     def __init__(self) -> None:
-        super().__init__("This e-mail already has a seat in this pool. Use the browser you claimed it with, or ask an organiser.")
+        super().__init__(
+            "This e-mail already has a seat in this pool. Use the browser you claimed it with, or ask an organiser."
+        )
 
 
 class TooLarge(LabLinkError):

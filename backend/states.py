@@ -163,5 +163,3 @@ HOLDING_CLAIM = frozenset({_C.PREPARING, _C.ACTIVE})
 OPEN_OPERATION = frozenset({_O.QUEUED, _O.RUNNING})
 OPEN_COMMAND = frozenset({_M.QUEUED, _M.DELIVERED})
 GONE_VM = frozenset({_V.DESTROYED})
-# Only these end an agent's right to speak for the VM.
-AGENTLESS_VM = frozenset({_V.DESTROYED})

@@ -25,9 +25,7 @@ def utc_now() -> datetime:
 class Database:
     """Owns the connection pool. ``now`` is its clock, injected so that tests can age things."""
 
-    def __init__(
-        self, url: str, *, pool_size: int = 10, statement_timeout_s: int = 30, now: Clock = utc_now
-    ) -> None:
+    def __init__(self, url: str, *, pool_size: int = 10, statement_timeout_s: int = 30, now: Clock = utc_now) -> None:
         self.conninfo = plain_url(url)
         self.now = now
         self.engine = create_async_engine(
@@ -55,7 +53,9 @@ class Database:
             async with self._sessions.begin() as session:
                 yield session
         except (OperationalError, InterfaceError, PoolTimeout) as exc:
-            raise Unavailable("The database does not answer right now. Try again in a moment.", retry_after_s=2) from exc
+            raise Unavailable(
+                "The database does not answer right now. Try again in a moment.", retry_after_s=2
+            ) from exc
         except DBAPIError as exc:
             if exc.connection_invalidated:
                 raise Unavailable("The database connection was lost. Try again in a moment.", retry_after_s=2) from exc

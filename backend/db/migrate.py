@@ -7,11 +7,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import create_engine, text
 
+from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import plain_url
+from backend.settings import Settings
 
 # Any fixed number; nothing else in this database takes it.
 MIGRATION_LOCK = 7_426_001
@@ -22,10 +22,20 @@ async def migrate(url: str) -> None:
     await asyncio.to_thread(_migrate, url)
 
 
-def is_current(connection: Connection) -> bool:
-    """Whether the schema is at the newest revision that this code knows."""
-    newest = ScriptDirectory.from_config(_config()).get_current_head()
-    return MigrationContext.configure(connection).get_current_revision() == newest
+def run_migrate(settings: Settings) -> int:
+    """`lablink migrate`. Returns the exit status."""
+    asyncio.run(_migrate_configured(settings))
+    print("The database has this version's schema.")
+    return 0
+
+
+async def _migrate_configured(settings: Settings) -> None:
+    embedded = None if settings.secrets.database_url else EmbeddedPostgres(settings.home)
+    try:
+        await migrate(settings.secrets.database_url or (await embedded.start() if embedded else ""))
+    finally:
+        if embedded:
+            await embedded.stop()
 
 
 def _migrate(url: str) -> None:

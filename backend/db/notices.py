@@ -62,7 +62,9 @@ class NoticeListener:
                     retry_s = FIRST_RETRY_S
                     await self._listen(connection)
             except (psycopg.Error, OSError, TimeoutError) as exc:
-                logger.warning("listener lost (%s); reconnecting in %.1f s", str(exc).strip() or type(exc).__name__, retry_s)
+                logger.warning(
+                    "listener lost (%s); reconnecting in %.1f s", str(exc).strip() or type(exc).__name__, retry_s
+                )
             finally:
                 self._lost()
             await asyncio.sleep(retry_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret

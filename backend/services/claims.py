@@ -122,7 +122,13 @@ async def list_claims(
     db: Database, *, ids: Collection[int] | None = None, owner_hash: bytes | None = None, only_open: bool = False
 ) -> list[ClaimView]:
     """Claims, newest first: those of ``ids``, of one browser, or all; open ones only if asked."""
-    query = select(Claim, Pool.name, Vm.hostname).join(Pool).outerjoin(Vm, Vm.id == Claim.vm_id).order_by(Claim.id.desc())
+    query = (
+        select(Claim, Pool.name, Vm.hostname)
+        .select_from(Claim)
+        .join(Pool, Pool.id == Claim.pool_id)
+        .outerjoin(Vm, Vm.id == Claim.vm_id)
+        .order_by(Claim.id.desc())
+    )
     if ids is not None:
         query = query.where(Claim.id.in_(ids))
     if owner_hash is not None:
@@ -167,7 +173,9 @@ async def release_vms(db: Database, hostnames: Collection[str], *, actor: Actor)
     Raises:
         Conflict: none of these VMs is in use.
     """
-    in_use = select(Vm).where(Vm.hostname.in_(hostnames), Vm.status == VmStatus.IN_USE).order_by(Vm.id).with_for_update()
+    in_use = (
+        select(Vm).where(Vm.hostname.in_(hostnames), Vm.status == VmStatus.IN_USE).order_by(Vm.id).with_for_update()
+    )
     why = "taken back by an organiser"
     async with db.transaction() as session:
         vms = {vm.id: vm.hostname for vm in await session.scalars(in_use)}
@@ -183,7 +191,9 @@ async def create_seat_link(db: Database, claim_id: int) -> str:
     token = new_token()
     async with db.transaction() as session:
         session.add(
-            SeatLink(claim_id=claim_id, token_hash=hash_token(token), expires_at=db.now() + timedelta(seconds=SEAT_LINK_S))
+            SeatLink(
+                claim_id=claim_id, token_hash=hash_token(token), expires_at=db.now() + timedelta(seconds=SEAT_LINK_S)
+            )
         )
     return token
 

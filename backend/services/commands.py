@@ -31,7 +31,12 @@ class CommandView:
 async def list_commands_for_agent(db: Database, vm_id: int) -> list[CommandView]:
     """What the agent of this VM has still to do, oldest first; marks it delivered. Repeats what has no result yet."""
     async with db.transaction() as session:
-        query = select(Command).where(Command.vm_id == vm_id, Command.status.in_(OPEN_COMMAND)).order_by(Command.id).limit(50)
+        query = (
+            select(Command)
+            .where(Command.vm_id == vm_id, Command.status.in_(OPEN_COMMAND))
+            .order_by(Command.id)
+            .limit(50)
+        )
         # Without a queued command this must stay a plain read: 500 idle agents ask every 25 s.
         commands = list(await session.scalars(query))
         for command in commands:
@@ -65,7 +70,12 @@ async def record_command_result(
 
 async def expire_commands(db: Database) -> int:
     """Expires commands past their deadline and does what follows. Returns how many there were."""
-    overdue = select(Command).where(Command.status.in_(OPEN_COMMAND), Command.deadline_at < db.now()).order_by(Command.vm_id).limit(200)
+    overdue = (
+        select(Command)
+        .where(Command.status.in_(OPEN_COMMAND), Command.deadline_at < db.now())
+        .order_by(Command.vm_id)
+        .limit(200)
+    )
     async with db.transaction() as session:
         commands: Sequence[Command] = list(await session.scalars(overdue))
         for command in commands:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -40,6 +40,7 @@ class Enrolled:
 
     agent_token: str | None
     hostname: str
+    vm_id: int
 
 
 async def create_enrolments(db: Database, pool_name: str, count: int, *, actor: Actor) -> list[str]:
@@ -89,14 +90,16 @@ async def announce_boot(
         Conflict: the token is for another hostname, or a living VM has this hostname.
     """
     if not HOSTNAME.fullmatch(hostname):
-        raise InvalidInput("hostname must have 1 to 63 lower-case letters, digits and inner hyphens.", code="invalid_hostname")
+        raise InvalidInput(
+            "hostname must have 1 to 63 lower-case letters, digits and inner hyphens.", code="invalid_hostname"
+        )
     try:
         async with db.transaction() as session:
             as_agent = await _find_by_agent_token(session, token)
             if as_agent is not None:
                 vm, _ = as_agent
                 await _record_boot(session, db, vm, hostname, boot_id, agent_version, address)
-                return Enrolled(None, vm.hostname)
+                return Enrolled(None, vm.hostname, vm.id)
             return await _enrol(session, db, token, hostname, boot_id, agent_version, address)
     except IntegrityError as exc:
         if violated_constraint(exc) == "uq_vms_hostname":
@@ -118,10 +121,10 @@ async def authenticate_agent(db: Database, token: str) -> AgentIdentity:
         return AgentIdentity(vm.id, vm.hostname, enrolment.id)
 
 
-async def revoke_agents(session: AsyncSession, vm_ids: Collection[int], *, db: Database) -> None:
+async def revoke_agents(session: AsyncSession, vm_ids: Collection[int], *, at: datetime) -> None:
     """Ends the right of these VMs' agents to speak, and every enrolment token made for them."""
     await session.execute(
-        update(Enrolment).where(Enrolment.vm_id.in_(vm_ids), Enrolment.revoked_at.is_(None)).values(revoked_at=db.now())
+        update(Enrolment).where(Enrolment.vm_id.in_(vm_ids), Enrolment.revoked_at.is_(None)).values(revoked_at=at)
     )
 
 
@@ -138,7 +141,13 @@ async def _find_by_agent_token(session: AsyncSession, token: str) -> tuple[Vm, E
 
 
 async def _enrol(
-    session: AsyncSession, db: Database, token: str, hostname: str, boot_id: str, agent_version: str, address: str | None
+    session: AsyncSession,
+    db: Database,
+    token: str,
+    hostname: str,
+    boot_id: str,
+    agent_version: str,
+    address: str | None,
 ) -> Enrolled:
     enrolment = await session.scalar(
         select(Enrolment).where(Enrolment.token_hash == hash_token(token)).with_for_update()
@@ -162,7 +171,7 @@ async def _enrol(
     enrolment.used_at = enrolment.used_at or db.now()
     enrolment.used_boot_id, enrolment.agent_token_hash = boot_id, hash_token(agent_token)
     await _record_boot(session, db, vm, hostname, boot_id, agent_version, address)
-    return Enrolled(agent_token, vm.hostname)
+    return Enrolled(agent_token, vm.hostname, vm.id)
 
 
 async def _join(session: AsyncSession, db: Database, pool_id: int, hostname: str, address: str | None) -> Vm:

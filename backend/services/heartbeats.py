@@ -64,7 +64,13 @@ async def list_samples(db: Database, vm_id: int, *, since: datetime) -> list[Sam
     async with db.transaction() as session:
         return [
             SampleView(
-                row.at, row.cpu_pct, row.memory_pct, row.disk_free_pct, row.gpu_pct, row.gpu_memory_pct, row.gpu_temperature_c
+                row.at,
+                row.cpu_pct,
+                row.memory_pct,
+                row.disk_free_pct,
+                row.gpu_pct,
+                row.gpu_memory_pct,
+                row.gpu_temperature_c,
             )
             for row in await session.scalars(query)
         ]
@@ -144,7 +150,9 @@ def _row(report: HeartbeatReport) -> Mapping[str, Any]:
         "disk_free_pct": report.disk_free_pct,
         "gpu_pct": _mean(gpus, "utilisation_pct"),
         "gpu_memory_pct": _memory_pct(gpus),
-        "gpu_temperature_c": max((g["temperature_c"] for g in gpus if g.get("temperature_c") is not None), default=None),
+        "gpu_temperature_c": max(
+            (g["temperature_c"] for g in gpus if g.get("temperature_c") is not None), default=None
+        ),
     }
 
 

@@ -116,7 +116,13 @@ def move_claim(
 
 
 def move_operation(
-    session: AsyncSession, operation: Operation, to: OperationStatus, *, actor: Actor, at: datetime, reason: str | None = None
+    session: AsyncSession,
+    operation: Operation,
+    to: OperationStatus,
+    *,
+    actor: Actor,
+    at: datetime,
+    reason: str | None = None,
 ) -> None:
     """Moves an operation that this transaction holds locked.
 

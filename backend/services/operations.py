@@ -14,7 +14,6 @@ from backend.errors import Conflict, InvalidInput, NotFound
 from backend.models import Claim, Operation, OperationLog, OperationVm, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.commands import add_command, cancel_open_commands
-from backend.services.enrolments import revoke_agents
 from backend.services.moves import move_claim, move_operation, move_vm, record_event
 from backend.services.pools import MAX_VMS, check_open, get_pool_row
 from backend.services.sessions import list_held
@@ -83,7 +82,8 @@ async def request_destroy(db: Database, hostnames: Collection[str], *, actor: Ac
             vm.email = vm.crd_command = None
             move_vm(session, vm, VmStatus.DESTROYING, actor=actor, at=db.now())
             if vm.origin == Origin.JOINED:
-                await _let_go(session, db, vm, actor)
+                # Not ours to delete: its agent is told to end, and its token dies with the answer.
+                add_command(session, vm.id, CommandKind.STOP, db=db, deadline_s=STOP_DEADLINE_S)
             else:
                 by_pool[vm.pool_id].append(vm)
         operations = []
@@ -101,9 +101,11 @@ async def request_destroy_pool(db: Database, pool_name: str, *, actor: Actor) ->
     """
     async with db.transaction() as session:
         pool = await get_pool_row(session, pool_name)
-        living = select(Vm.hostname).where(
-            Vm.pool_id == pool.id, Vm.status.not_in({*GONE_VM, VmStatus.DESTROYING})
-        ).order_by(Vm.hostname)
+        living = (
+            select(Vm.hostname)
+            .where(Vm.pool_id == pool.id, Vm.status.not_in({*GONE_VM, VmStatus.DESTROYING}))
+            .order_by(Vm.hostname)
+        )
         hostnames = list(await session.scalars(living))
     return (await request_destroy(db, hostnames, actor=actor) if hostnames else []), hostnames
 
@@ -155,7 +157,13 @@ async def list_operations(
     db: Database, *, ids: Collection[int] | None = None, only_open: bool = False, limit: int = 200
 ) -> list[OperationView]:
     """Operations with their progress, newest first."""
-    query = select(Operation, Pool.name).join(Pool).order_by(Operation.id.desc()).limit(limit)
+    query = (
+        select(Operation, Pool.name)
+        .select_from(Operation)
+        .join(Pool, Pool.id == Operation.pool_id)
+        .order_by(Operation.id.desc())
+        .limit(limit)
+    )
     if ids is not None:
         query = query.where(Operation.id.in_(ids))
     if only_open:
@@ -166,7 +174,9 @@ async def list_operations(
         return [_view_of(operation, pool, progress[operation.id]) for operation, pool in rows]
 
 
-async def list_operation_log(db: Database, operation_id: int, *, after_id: int = 0, limit: int = 5_000) -> list[LogLineView]:
+async def list_operation_log(
+    db: Database, operation_id: int, *, after_id: int = 0, limit: int = 5_000
+) -> list[LogLineView]:
     """The last ``limit`` lines after ``after_id``, oldest first."""
     query = (
         select(OperationLog)
@@ -187,7 +197,9 @@ async def give_up_unmade(session: AsyncSession, db: Database, operation_id: int,
         .where(
             OperationVm.operation_id == operation_id,
             OperationVm.state != ProgressState.DONE,
-            Vm.status.in_({VmStatus.PROVISIONING, VmStatus.DESTROYING}),
+            # A booting VM without a heartbeat is one whose agent was just being started.
+            Vm.status.in_({VmStatus.PROVISIONING, VmStatus.DESTROYING})
+            | ((Vm.status == VmStatus.BOOTING) & Vm.first_heartbeat_at.is_(None)),
         )
         .order_by(Vm.id)
         .with_for_update()
@@ -260,11 +272,6 @@ async def _end_seats(session: AsyncSession, db: Database, vms: Sequence[Vm], act
     for claim in await list_held(session, [vm.id for vm in vms]):
         why = "an organiser removed the machine"
         move_claim(session, claim, ClaimStatus.FAILED, actor=actor, at=db.now(), reason=why)
-
-
-async def _let_go(session: AsyncSession, db: Database, vm: Vm, actor: Actor) -> None:
-    """A joined machine is not ours to delete: its agent is told to end, and its token dies with the answer."""
-    add_command(session, vm.id, CommandKind.STOP, db=db, deadline_s=STOP_DEADLINE_S)
 
 
 async def _list_progress(session: AsyncSession, ids: Collection[int]) -> dict[int, list[ProgressView]]:

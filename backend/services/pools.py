@@ -89,7 +89,9 @@ async def set_pool_open(db: Database, name: str, *, is_open: bool, actor: Actor)
         if pool.status != status:
             pool.status, pool.updated_at = status, db.now()
             pool.closed_at = None if is_open else db.now()
-            record_event(session, f"pool.{status}", f"Pool {name} is {status}", actor=actor, at=db.now(), pool_id=pool.id)
+            record_event(
+                session, f"pool.{status}", f"Pool {name} is {status}", actor=actor, at=db.now(), pool_id=pool.id
+            )
         return view_of(pool)
 
 
@@ -155,10 +157,14 @@ def view_of(pool: Pool) -> PoolView:
 
 async def _insert(session: AsyncSession, name: str, spec: PoolSpec, db: Database, actor: Actor) -> Pool | None:
     if not _NAME.fullmatch(name):
-        raise InvalidInput("A pool's name has 1 to 40 lower-case letters, digits and inner hyphens, such as 'genomics-1'.")
+        raise InvalidInput(
+            "A pool's name has 1 to 40 lower-case letters, digits and inner hyphens, such as 'genomics-1'."
+        )
     _check(spec)
     at = db.now()
-    row = insert(Pool).values(name=name, provider=spec.provider, max=spec.max, created_at=at, updated_at=at, **_figures(spec))
+    row = insert(Pool).values(
+        name=name, provider=spec.provider, max=spec.max, created_at=at, updated_at=at, **_figures(spec)
+    )
     pool = await session.scalar(row.on_conflict_do_nothing(index_elements=["name"]).returning(Pool))
     if pool is not None:
         record_event(session, "pool.created", f"Pool {name} was made", actor=actor, at=at, pool_id=pool.id)
@@ -204,5 +210,14 @@ def _is_repository(address: str | None) -> bool:
 
 def spec_of(view: PoolView) -> PoolSpec:
     """The figures of an existing pool, as the start of an edit."""
-    names = ("provider", "max", "available_min", "price_per_hour", "boot_deadline_s", "unreachable_grace_s", "startup_script", "repository")
+    names = (
+        "provider",
+        "max",
+        "available_min",
+        "price_per_hour",
+        "boot_deadline_s",
+        "unreachable_grace_s",
+        "startup_script",
+        "repository",
+    )
     return replace(PoolSpec(), **{name: getattr(view, name) for name in names})

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.models import Claim, Command, Vm
 from backend.services.actor import Actor
+from backend.services.enrolments import revoke_agents
 from backend.services.moves import move_claim, move_vm, record_event
 from backend.states import HOLDING_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, Health, VmStatus
 
@@ -124,6 +125,10 @@ async def conclude(session: AsyncSession, at: datetime, vm: Vm, command: Command
         await _conclude_prepare(session, at, vm, command, claim, actor)
     elif command.kind == CommandKind.END_SESSION:
         await _conclude_end(session, at, vm, command, actor)
+    elif command.kind == CommandKind.STOP and vm.status == VmStatus.DESTROYING:
+        # Answered or not, the joined machine is let go: its token dies here.
+        move_vm(session, vm, VmStatus.DESTROYED, actor=actor, at=at)
+        await revoke_agents(session, [vm.id], at=at)
     else:
         record_event(
             session,

@@ -52,6 +52,41 @@ async def get_vm(db: Database, hostname: str) -> VmView:
         return _view_of(*row)
 
 
+async def get_vm_by_id(db: Database, vm_id: int) -> VmView:
+    """One VM, living or gone.
+
+    Raises:
+        NotFound: no such VM.
+    """
+    found = await list_vms(db, ids=[vm_id])
+    if not found:
+        raise NotFound("There is no such machine.", code="unknown_vm")
+    return found[0]
+
+
+async def list_terraform_hostnames(db: Database, provider: str) -> list[str]:
+    """The living VMs that Terraform made with this provider."""
+    query = (
+        select(Vm.hostname)
+        .join(Pool)
+        .where(Pool.provider == provider, Vm.origin == Origin.TERRAFORM, Vm.status.not_in(GONE_VM))
+    )
+    async with db.transaction() as session:
+        return list(await session.scalars(query))
+
+
+async def record_boot_failure(db: Database, vm_id: int, reason: str) -> None:
+    """Fails a VM that could not be booted; one in use keeps its seat, and the reason goes into the history."""
+    async with db.transaction() as session:
+        vm = await session.get_one(Vm, vm_id, with_for_update=True)
+        if vm.status == VmStatus.BOOTING:
+            move_vm(session, vm, VmStatus.FAILED, actor=Actor.rule("reboot"), at=db.now(), reason=reason)
+        else:
+            message = f"{vm.hostname} {reason}"
+            actor = Actor.rule("reboot")
+            record_event(session, "vm.boot_failed", message, actor=actor, at=db.now(), pool_id=vm.pool_id, vm_id=vm.id)
+
+
 async def count_vms(db: Database) -> dict[VmStatus, int]:
     """How many VMs stand at each status; destroyed ones are left out."""
     query = select(Vm.status, func.count()).where(Vm.status.not_in(GONE_VM)).group_by(Vm.status)
@@ -85,7 +120,8 @@ async def record_silence(db: Database, *, after_s: float) -> int:
     limit = db.now() - timedelta(seconds=after_s)
     silent = (
         select(Vm, LatestHeartbeat.at)
-        .join(LatestHeartbeat)
+        .select_from(Vm)
+        .join(LatestHeartbeat, LatestHeartbeat.vm_id == Vm.id)
         .where(Vm.status.not_in(_NEVER_SILENT), Vm.unreachable_since.is_(None), LatestHeartbeat.at < limit)
         .order_by(Vm.id)
         .with_for_update(of=Vm)
@@ -107,12 +143,20 @@ async def fail_overdue_vms(db: Database) -> int:
     """
     failed = 0
     async with db.transaction() as session:
-        query = select(Vm, Pool).join(Pool).order_by(Vm.id).with_for_update(of=Vm)
+        query = (
+            select(Vm, Pool).select_from(Vm).join(Pool, Pool.id == Vm.pool_id).order_by(Vm.id).with_for_update(of=Vm)
+        )
         booting = query.where(Vm.status == VmStatus.BOOTING)
         for vm, pool in (await session.execute(booting)).tuples():
             if db.now() - vm.status_changed_at > timedelta(seconds=pool.boot_deadline_s):
                 heard = "its agent never reported" if vm.first_heartbeat_at is None else "its agent never became ready"
-                _fail(session, db, vm, "boot_deadline", f"not ready {pool.boot_deadline_s} s after it began to boot: {heard}")
+                _fail(
+                    session,
+                    db,
+                    vm,
+                    "boot_deadline",
+                    f"not ready {pool.boot_deadline_s} s after it began to boot: {heard}",
+                )
                 failed += 1
         silent = query.where(Vm.status == VmStatus.AVAILABLE, Vm.unreachable_since.is_not(None))
         for vm, pool in (await session.execute(silent)).tuples():
@@ -144,7 +188,9 @@ def allowed_actions(status: VmStatus, *, unreachable: bool) -> tuple[str, ...]:
         verbs.append("release")
     if status in {VmStatus.AVAILABLE, VmStatus.IN_USE}:
         verbs.append("reboot")
-    if status in {VmStatus.FAILED, VmStatus.QUARANTINED} or (unreachable and status in {VmStatus.AVAILABLE, VmStatus.IN_USE}):
+    if status in {VmStatus.FAILED, VmStatus.QUARANTINED} or (
+        unreachable and status in {VmStatus.AVAILABLE, VmStatus.IN_USE}
+    ):
         verbs.append("repair")
     if status not in {VmStatus.DESTROYING, VmStatus.DESTROYED}:
         verbs.append("destroy")
@@ -185,9 +231,12 @@ def _fail(session: AsyncSession, db: Database, vm: Vm, rule: str, reason: str) -
     move_vm(session, vm, VmStatus.FAILED, actor=Actor.rule(rule), at=db.now(), reason=reason)
 
 
-def _query() -> Select[tuple[Vm, Pool, LatestHeartbeat | None]]:
-    return select(Vm, Pool, LatestHeartbeat).join(Pool, Pool.id == Vm.pool_id).outerjoin(
-        LatestHeartbeat, LatestHeartbeat.vm_id == Vm.id
+def _query() -> Select[Vm, Pool, LatestHeartbeat | None]:
+    return (
+        select(Vm, Pool, LatestHeartbeat)
+        .select_from(Vm)
+        .join(Pool, Pool.id == Vm.pool_id)
+        .outerjoin(LatestHeartbeat, LatestHeartbeat.vm_id == Vm.id)
     )
 
 

@@ -1,0 +1,99 @@
+"""What an agent is told at its start: flags, with the environment behind them. Secrets never stand on a command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_KERNEL_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The agent's configuration. ``boot_id`` is new after each boot of the machine."""
+
+    server_url: str
+    hostname: str
+    home: Path
+    boot_id: str
+    enrolment_token: str | None
+    container: str | None
+    startup_script: Path | None
+    repository: str | None
+    reboot_command: str | None
+    startup_deadline_s: float = 1_800.0
+
+
+def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
+    """The configuration. Ends the process with a usage message if it is wrong (argparse's habit)."""
+    parser = _parser(environment)
+    given = parser.parse_args(argv)
+    if not given.server or not re.match(r"https?://[^\s/]+", given.server):
+        parser.error("--server (or LABLINK_SERVER_URL) must be the http:// or https:// address of the server")
+    if not _HOSTNAME.fullmatch(given.hostname):
+        parser.error("--hostname must have 1 to 63 lower-case letters, digits and inner hyphens")
+    token = environment.get("LABLINK_ENROLMENT_TOKEN") or None
+    if given.enrolment_token_file:
+        try:
+            token = Path(given.enrolment_token_file).read_text(encoding="utf-8").strip()
+        except OSError as exc:
+            parser.error(f"--enrolment-token-file: {exc}")
+    return Config(
+        server_url=given.server.rstrip("/"),
+        hostname=given.hostname,
+        home=Path(given.home).expanduser().absolute(),
+        boot_id=environment.get("LABLINK_BOOT_ID") or _boot_id(),
+        enrolment_token=token,
+        container=given.container,
+        startup_script=Path(given.startup_script) if given.startup_script else None,
+        repository=given.repository,
+        reboot_command=environment.get("LABLINK_REBOOT_COMMAND") or None,
+    )
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lablink agent",
+        description="Enrol this machine with a LabLink server, report its health, and do what the server asks.",
+        epilog="First start: put the enrolment token into LABLINK_ENROLMENT_TOKEN or a file. Later starts need no token: "
+        "the agent keeps its own in a file that only its user can read.\n\n"
+        "  LABLINK_ENROLMENT_TOKEN=… lablink agent --server https://lablink.example.org --hostname gpu-01",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    get = environment.get
+    parser.add_argument(
+        "--server", default=get("LABLINK_SERVER_URL"), help="address of the server (LABLINK_SERVER_URL)"
+    )
+    parser.add_argument(
+        "--hostname",
+        default=get("LABLINK_HOSTNAME") or socket.gethostname().split(".")[0].lower(),
+        help="name of this machine in LabLink (LABLINK_HOSTNAME; default: this machine's own)",
+    )
+    parser.add_argument(
+        "--home", default=get("LABLINK_AGENT_HOME") or "~/.lablink-agent", help="data directory (LABLINK_AGENT_HOME)"
+    )
+    parser.add_argument("--enrolment-token-file", help="file that holds the enrolment token, for the first start")
+    parser.add_argument("--container", default=get("LABLINK_CONTAINER"), help="a Docker container that must be running")
+    parser.add_argument(
+        "--startup-script",
+        default=get("LABLINK_STARTUP_SCRIPT_FILE"),
+        help="a script to run before the machine is ready",
+    )
+    parser.add_argument(
+        "--repository", default=get("LABLINK_REPOSITORY"), help="a git repository to clone before the machine is ready"
+    )
+    return parser
+
+
+def _boot_id() -> str:
+    try:
+        return _KERNEL_BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return str(uuid.uuid4())

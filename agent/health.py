@@ -1,0 +1,125 @@
+"""What the machine looks like right now: GPU, CPU, memory, disk, container."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LOW_DISK_PCT, NO_DISK_PCT = 10.0, 2.0
+HOT_C = 90.0
+_ORDER = ("healthy", "degraded", "unhealthy")
+
+
+@dataclass
+class Report:
+    """One look at the machine. Percentages from 0 to 100."""
+
+    cpu_pct: float
+    memory_pct: float
+    disk_free_pct: float
+    gpus: list[dict[str, Any]] = field(default_factory=list)
+    health: str = "healthy"
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, health: str, reason: str) -> None:
+        """Adds a reason; the worst verdict stands."""
+        self.health = max(self.health, health, key=_ORDER.index)
+        self.reasons.append(reason)
+
+
+class Examiner:
+    """Looks at the machine. Without a GPU there is nothing to say about one: that is a fact, not an error."""
+
+    def __init__(self, home: Path, container: str | None) -> None:
+        self._home = home
+        self._container = container
+        self._gpus = _Gpus()
+        psutil.cpu_percent()  # the first call has nothing to compare with
+
+    def examine(self) -> Report:
+        """Takes a fresh look."""
+        disk = psutil.disk_usage(str(self._home))
+        report = Report(
+            cpu_pct=psutil.cpu_percent(),
+            memory_pct=psutil.virtual_memory().percent,
+            disk_free_pct=round(100.0 - disk.percent, 1),
+        )
+        if report.disk_free_pct < LOW_DISK_PCT:
+            verdict = "unhealthy" if report.disk_free_pct < NO_DISK_PCT else "degraded"
+            report.add(verdict, f"only {report.disk_free_pct:.0f} % of the disk is free")
+        self._gpus.add_to(report)
+        if self._container:
+            _check_container(self._container, report)
+        return report
+
+
+class _Gpus:
+    """NVML, loaded only where there is a driver."""
+
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        self._count = 0
+        try:
+            import pynvml  # noqa: PLC0415 - costs a library load; a machine without a driver is spared it
+
+            pynvml.nvmlInit()
+            self._count = pynvml.nvmlDeviceGetCount()
+            self._nvml = pynvml
+        except Exception:  # noqa: BLE001, S110 - no driver, no library, no GPU: all the same fact
+            pass
+
+    def add_to(self, report: Report) -> None:
+        for index in range(self._count):
+            try:
+                gpu = self._read(index)
+            except Exception as exc:  # noqa: BLE001 - NVML's errors are of its own making
+                report.add("unhealthy", f"GPU {index} does not answer: {exc}")
+                continue
+            report.gpus.append(gpu)
+            if (gpu["temperature_c"] or 0) >= HOT_C:
+                report.add("degraded", f"GPU {index} is at {gpu['temperature_c']} °C")
+
+    def _read(self, index: int) -> dict[str, Any]:
+        nvml = self._nvml
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        return {
+            "index": index,
+            "name": _text(nvml.nvmlDeviceGetName(handle)),
+            "uuid": _text(nvml.nvmlDeviceGetUUID(handle)),
+            "utilisation_pct": _maybe(lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
+            "memory_used_mb": round(memory.used / 2**20, 1),
+            "memory_total_mb": round(memory.total / 2**20, 1),
+            "temperature_c": _maybe(lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
+        }
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - bytes in older versions of the binding
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _maybe(read: Any) -> float | None:  # noqa: ANN401
+    try:
+        return float(read())
+    except Exception:  # noqa: BLE001 - a virtual GPU may not offer this one figure
+        return None
+
+
+def _check_container(name: str, report: Report) -> None:
+    docker = shutil.which("docker")
+    if docker is None:
+        report.add("unhealthy", f"the container {name} cannot be checked: docker is not installed")
+        return
+    command = [docker, "inspect", "--format", "{{.State.Status}}", name]
+    try:
+        state = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - no shell
+    except subprocess.TimeoutExpired:
+        report.add("unhealthy", "docker does not answer")
+        return
+    if state.returncode != 0 or state.stdout.strip() != "running":
+        report.add("unhealthy", f"the container {name} is {state.stdout.strip() or 'not there'}")

@@ -1,0 +1,213 @@
+"""The agent's life: enrol or re-announce, make the machine ready, then beat, listen and ship logs until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from agent import __version__
+from agent.client import Backoff, Client, Refused, ServerAway
+from agent.commands import REBOOT, STOP, CommandFailed, execute, reboot_machine
+from agent.config import Config, parse
+from agent.health import Examiner
+from agent.logs import BufferHandler, LogBuffer, ship
+from agent.store import Store
+from agent.workload import PreparationFailed, prepare
+
+POLL_S = 25
+EXIT_REBOOT = 75  # EX_TEMPFAIL: whoever supervises this process starts it again
+UNAUTHORIZED = 401
+REFUSED_LIMIT_S = 60.0
+
+logger = logging.getLogger("lablink.agent")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the agent until it is told to stop. Returns the process's exit status."""
+    config = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    agent = Agent(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: agent.stop())
+    return agent.run()
+
+
+class Agent:
+    """One agent. Its threads: this one beats; one prepares; one polls for commands; one ships logs."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._store = Store(config.home)
+        self._logs = LogBuffer((config.enrolment_token or "", self._store.find_token() or ""))
+        handler = BufferHandler(self._logs)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        self._stopping = threading.Event()
+        self._beat_now = threading.Event()
+        self._interval_s = 20.0
+        self._phase = "starting"
+        self._problem: str | None = None
+        self._exit_status = 0
+
+    def run(self) -> int:
+        """Lives. Returns the exit status: 0, or 75 when the machine shall boot again."""
+        logger.info("agent %s of %s begins, boot %s", __version__, self._config.hostname, self._config.boot_id)
+        token = self._enrol()
+        if token is None:
+            return self._exit_status
+        for work in (self._prepare, lambda: self._poll(token), lambda: self._ship(token)):
+            threading.Thread(target=self._guard, args=(work,), daemon=True).start()
+        self._beat(token)
+        return self._exit_status
+
+    def stop(self, exit_status: int = 0) -> None:
+        """Ends the agent soon; safe in a signal handler."""
+        self._exit_status = exit_status
+        self._stopping.set()
+        self._beat_now.set()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            logger.exception("a part of the agent failed; ending so that it is started again")
+            self.stop(1)
+
+    def _enrol(self) -> str | None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            stored = self._store.find_token()
+            try:
+                return self._announce(stored)
+            except Refused as exc:
+                logger.error("the server refused this machine: %s", exc)
+                pause_s = backoff.pause_s(exc)
+            except ServerAway as exc:
+                logger.warning("the server does not answer (%s)", exc)
+                pause_s = backoff.pause_s(exc)
+            self._stopping.wait(pause_s)
+        return None
+
+    def _announce(self, stored: str | None) -> str:
+        """Announces this boot: with the agent token if there is one, else (or if it is dead) with the enrolment token."""
+        config = self._config
+        body = {"hostname": config.hostname, "boot_id": config.boot_id, "agent_version": __version__}
+        for token in (stored, config.enrolment_token):
+            if not token:
+                continue
+            try:
+                answer = Client(config.server_url, token).post("/api/vm_startup", body)
+            except Refused as exc:
+                # A token that never beat may have been replaced while we were away: the enrolment token may ask again.
+                if exc.status == UNAUTHORIZED and token == stored and config.enrolment_token:
+                    continue
+                raise
+            self._interval_s = float(answer.get("heartbeat_interval_s") or self._interval_s)
+            fresh = str(answer.get("agent_token") or token)
+            self._logs.secrets.add(fresh)
+            if fresh != stored:
+                self._store.keep_token(fresh)
+            logger.info("enrolled" if fresh != stored else "boot announced")
+            return fresh
+        raise Refused(UNAUTHORIZED, "there is no token: set LABLINK_ENROLMENT_TOKEN or --enrolment-token-file")
+
+    def _prepare(self) -> None:
+        self._set_phase("preparing")
+        try:
+            prepare(self._config, self._logs.add)
+        except PreparationFailed as exc:
+            logger.error("%s", exc)
+            self._problem = str(exc)
+            self._beat_now.set()
+            return
+        self._set_phase("ready")
+
+    def _set_phase(self, phase: str) -> None:
+        self._phase = phase
+        self._beat_now.set()
+
+    def _beat(self, token: str) -> None:
+        client, backoff = Client(self._config.server_url, token), Backoff()
+        examiner = Examiner(self._config.home, self._config.container)
+        while not self._stopping.is_set():
+            self._beat_now.clear()
+            pause_s = self._interval_s
+            try:
+                client.post("/api/heartbeat", self._report(examiner))
+                backoff.reset()
+            except (ServerAway, Refused) as exc:
+                pause_s = min(backoff.pause_s(exc), REFUSED_LIMIT_S)
+                logger.warning("heartbeat not taken: %s", exc)
+                self._stopping.wait(pause_s)
+                continue
+            self._beat_now.wait(pause_s)
+        self._phase = "stopping"
+        try:
+            client.post("/api/heartbeat", self._report(examiner), timeout_s=1.5)
+        except (ServerAway, Refused):
+            pass
+
+    def _report(self, examiner: Examiner) -> dict[str, object]:
+        report = examiner.examine()
+        if self._problem:
+            report.add("unhealthy", self._problem)
+        return {
+            "boot_id": self._config.boot_id,
+            "phase": self._phase,
+            "health": report.health,
+            "reasons": report.reasons,
+            "gpus": report.gpus,
+            "cpu_pct": report.cpu_pct,
+            "memory_pct": report.memory_pct,
+            "disk_free_pct": report.disk_free_pct,
+        }
+
+    def _poll(self, token: str) -> None:
+        client, backoff = Client(self._config.server_url, token), Backoff()
+        while not self._stopping.is_set():
+            try:
+                answer = client.get(f"/api/commands?wait={POLL_S}", timeout_s=POLL_S + 10)
+                for command in answer.get("commands", []):
+                    self._obey(client, command["id"], command["kind"], command.get("payload") or {})
+                backoff.reset()
+            except (ServerAway, Refused) as exc:
+                self._stopping.wait(backoff.pause_s(exc))
+
+    def _obey(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> None:
+        result = self._store.find_result(command_id)
+        is_new = result is None
+        if result is None:
+            try:
+                result = {"status": "succeeded", "detail": execute(self._store, kind, payload), "data": {}}
+            except CommandFailed as exc:
+                result = {"status": "failed", "detail": str(exc), "data": {}}
+            logger.info("command %s (%s): %s", command_id, kind, result["detail"])
+            # Kept before it is told: if telling fails, it is told again at the next delivery, not done again.
+            self._store.keep_result(command_id, result)
+        try:
+            client.post(f"/api/commands/{command_id}", result)
+        except Refused as exc:
+            logger.warning("the result of command %s was refused: %s", command_id, exc)
+        if kind == STOP:
+            self.stop()
+        elif kind == REBOOT and is_new:
+            if self._config.reboot_command:
+                reboot_machine(self._config.reboot_command)
+            self.stop(EXIT_REBOOT)
+
+    def _ship(self, token: str) -> None:
+        client, backoff = Client(self._config.server_url, token), Backoff()
+        while True:
+            self._logs.filled.wait()
+            # A moment's patience makes one batch of a burst.
+            time.sleep(1.0)
+            try:
+                ship(self._logs, client)
+                backoff.reset()
+            except ServerAway as exc:
+                time.sleep(backoff.pause_s(exc))

@@ -1,0 +1,30 @@
+"""The REST surface."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
+
+from backend.api import admin, agents, probes, seats
+from backend.api.body_limit import BodyLimit
+from backend.api.cookies import BrowserCookie
+from backend.api.errors import add_error_handlers
+from backend.errors import NotFound
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+
+
+def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
+    """Adds every route, the error shape, the body limit and the browser's cookie to the outer app."""
+    for module in (probes, agents, seats, admin):
+        app.include_router(module.router)
+    rest = APIRouter()
+
+    @rest.api_route("/api/{path:path}", methods=_METHODS, include_in_schema=False)
+    async def unknown(path: str, request: Request) -> None:
+        raise NotFound(f"There is no {request.method} /api/{path[:100]}.")
+
+    app.include_router(rest)
+    add_error_handlers(app)
+    app.add_middleware(BrowserCookie, secure=secure)
+    app.add_middleware(BodyLimit, max_bytes=body_limit_bytes)

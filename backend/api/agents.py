@@ -1,0 +1,92 @@
+"""The routes for agents. The token names the VM; nothing in a body can."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+
+from backend.api.auth import Address, Agent, Bearer, TheHouse
+from backend.api.messages import BootMessage, HeartbeatMessage, LogsMessage, ResultMessage
+from backend.live.command_waits import MAX_WAIT_S
+from backend.services.actor import Actor
+from backend.services.commands import record_command_result
+from backend.services.enrolments import announce_boot
+from backend.services.heartbeats import HeartbeatReport
+from backend.services.vm_logs import record_vm_log
+
+router = APIRouter(prefix="/api", tags=["agent"])
+BIGGEST_ID = 2**63 - 1
+
+
+@router.post("/vm_startup")
+async def vm_startup(body: BootMessage, token: Bearer, house: TheHouse, address: Address) -> dict[str, Any]:
+    """Enrols with an enrolment token, or re-announces a boot with an agent token."""
+    enrolled = await announce_boot(
+        house.db,
+        token,
+        hostname=body.hostname,
+        boot_id=body.boot_id,
+        agent_version=body.agent_version,
+        address=address,
+    )
+    # The former token of this VM dies with this answer, not with a notice some time after it.
+    house.agent_tokens.forget(enrolled.vm_id)
+    answer: dict[str, Any] = {"heartbeat_interval_s": house.settings.agent.heartbeat_interval_s}
+    if enrolled.agent_token is not None:
+        answer["agent_token"] = enrolled.agent_token
+    return answer
+
+
+@router.post("/heartbeat")
+async def heartbeat(body: HeartbeatMessage, agent: Agent, house: TheHouse) -> dict[str, Any]:
+    """Liveness and health."""
+    await house.heartbeats.add(
+        HeartbeatReport(
+            vm_id=agent.vm_id,
+            enrolment_id=agent.enrolment_id,
+            at=house.db.now(),
+            boot_id=body.boot_id,
+            phase=body.phase,
+            health=body.health,
+            reasons=tuple(body.reasons),
+            gpus=tuple(gpu.model_dump() for gpu in body.gpus),
+            cpu_pct=body.cpu_pct,
+            memory_pct=body.memory_pct,
+            disk_free_pct=body.disk_free_pct,
+        )
+    )
+    return {}
+
+
+@router.get("/commands")
+async def list_commands(
+    agent: Agent, house: TheHouse, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0
+) -> dict[str, Any]:
+    """What there is to do: at once if there is something, else when it comes, else nothing after `wait` seconds."""
+    commands = await house.commands.wait(agent.vm_id, wait_s=wait)
+    return {"commands": [{"id": each.id, "kind": each.kind, "payload": each.payload} for each in commands]}
+
+
+@router.post("/commands/{command_id}")
+async def report_result(
+    command_id: Annotated[int, Path(ge=1, le=BIGGEST_ID)], body: ResultMessage, agent: Agent, house: TheHouse
+) -> dict[str, Any]:
+    """The result of a command; telling it again changes nothing."""
+    await record_command_result(
+        house.db,
+        agent.vm_id,
+        command_id,
+        succeeded=body.status == "succeeded",
+        detail=body.detail,
+        data=body.data,
+        actor=Actor.agent(agent.hostname),
+    )
+    return {}
+
+
+@router.post("/logs")
+async def ship_logs(body: LogsMessage, agent: Agent, house: TheHouse) -> dict[str, Any]:
+    """Lines of the machine's logs."""
+    await record_vm_log(house.db, agent.vm_id, body.source, body.lines)
+    return {}

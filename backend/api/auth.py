@@ -1,0 +1,97 @@
+"""Who is asking: an agent by its token, an admin by API token or session, a browser by its cookie."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from backend.api.cookies import check_same_origin, session_cookie
+from backend.errors import Forbidden, Unauthenticated
+from backend.house import House
+from backend.services.enrolments import AgentIdentity
+from backend.services.sign_in import AdminIdentity, authenticate_api_token, find_session
+from backend.states import Role
+
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+# Longer ones are not ours and need not be hashed.
+MAX_TOKEN = 512
+_bearer = HTTPBearer(auto_error=False)
+
+
+def get_house(request: Request) -> House:
+    """The house of this process."""
+    house: House = request.app.state.house
+    return house
+
+
+def get_address(request: Request) -> str | None:
+    """Where the request came from."""
+    return request.client.host if request.client else None
+
+
+TheHouse = Annotated[House, Depends(get_house)]
+Address = Annotated[str | None, Depends(get_address)]
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def get_bearer(given: Credentials) -> str:
+    """The token of the Authorization header.
+
+    Raises:
+        Unauthenticated: there is none.
+    """
+    token = find_bearer(given)
+    if token is None:
+        raise Unauthenticated("This needs a token: Authorization: Bearer …")
+    return token
+
+
+def find_bearer(given: Credentials) -> str | None:
+    """The token of the Authorization header, if there is a plausible one."""
+    token = given.credentials if given else ""
+    return token if token and len(token) <= MAX_TOKEN and token.isascii() else None
+
+
+Bearer = Annotated[str, Depends(get_bearer)]
+
+
+async def get_agent(house: TheHouse, token: Bearer) -> AgentIdentity:
+    """The VM that this agent token speaks for."""
+    return await house.agent_tokens.authenticate(token)
+
+
+async def get_admin(request: Request, house: TheHouse, given: Credentials, address: Address) -> AdminIdentity:
+    """The admin who asks, by API token or session cookie.
+
+    Raises:
+        Unauthenticated: neither is valid.
+        Forbidden: a viewer may only look; a cookie only from our own pages.
+    """
+    admin = await _find_admin(request, house, given, address)
+    if request.method not in SAFE_METHODS and admin.role is Role.VIEWER:
+        raise Forbidden("A viewer may look but not change anything.")
+    return admin
+
+
+async def _find_admin(request: Request, house: House, given: Credentials, address: str | None) -> AdminIdentity:
+    token = find_bearer(given)
+    if token is not None:
+        return await authenticate_api_token(house.db, token, throttle=house.throttle, address=address)
+    cookie = request.cookies.get(session_cookie(secure=is_secure(house)))
+    admin = await find_session(house.db, cookie) if cookie else None
+    if admin is None:
+        raise Unauthenticated("This needs an admin's API token (Authorization: Bearer …) or session.")
+    if request.method not in SAFE_METHODS:
+        check_same_origin(request)
+    return admin
+
+
+def is_secure(house: House) -> bool:
+    """Whether people reach us over TLS."""
+    return house.settings.public_url.startswith("https://")
+
+
+Agent = Annotated[AgentIdentity, Depends(get_agent)]
+Admin = Annotated[AdminIdentity, Depends(get_admin)]

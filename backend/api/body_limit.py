@@ -1,0 +1,49 @@
+"""A limit on bodies, applied before anything reads them."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.api.errors import error_response
+
+
+class BodyLimit:
+    """ASGI middleware: a body above ``max_bytes`` gets 413, whether it announced its length or not."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced) > self._max_bytes:
+            await self._refuse(scope, receive, send)
+            return
+        body, more = b"", scope["method"] in {"POST", "PUT", "PATCH", "DELETE"} and announced == b"0"
+        # No announced length: read as far as the limit allows, then play it back.
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message["type"] == "http.request" and message.get("more_body", False)
+            if len(body) > self._max_bytes:
+                await self._refuse(scope, receive, send)
+                return
+        played = False
+
+        async def replay() -> Message:
+            nonlocal played
+            if played or not body:
+                return await receive()
+            played = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = error_response(
+            413, "too_large", f"The body is larger than {self._max_bytes:,} bytes.", headers={"Connection": "close"}
+        )
+        await response(scope, receive, send)

@@ -1,0 +1,93 @@
+"""Cookies: one that knows a browser (a seat is its property), one that holds an admin's session."""
+
+from __future__ import annotations
+
+import re
+from http.cookies import SimpleCookie
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.errors import Forbidden
+from backend.services.tokens import hash_token, new_token
+
+BROWSER_DAYS = 90
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{40,64}")
+# Pages are drawn elsewhere; these paths are never a browser's first page.
+_NOT_PAGES = ("/api", "/_nicegui", "/assets", "/healthz", "/readyz", "/metrics")
+
+
+def browser_cookie(*, secure: bool) -> str:
+    """The name of the browser's cookie: behind TLS with the prefix that forbids a domain and plain HTTP."""
+    return "__Host-lablink-browser" if secure else "lablink-browser"
+
+
+def session_cookie(*, secure: bool) -> str:
+    """The name of the admin's cookie."""
+    return "__Host-lablink-session" if secure else "lablink-session"
+
+
+class BrowserCookie:
+    """ASGI middleware: gives every browser its secret with its first page, and every request its owner hash."""
+
+    def __init__(self, app: ASGIApp, *, secure: bool) -> None:
+        self._app = app
+        self._secure = secure
+        self._name = browser_cookie(secure=secure)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        secret = HTTPConnection(scope).cookies.get(self._name, "")
+        known = _TOKEN.fullmatch(secret) is not None
+        is_page = scope["type"] == "http" and scope["method"] == "GET" and not scope["path"].startswith(_NOT_PAGES)
+        if known or not is_page:
+            state["owner_hash"] = hash_token(secret) if known else None
+            await self._app(scope, receive, send)
+            return
+        secret = new_token()
+        state["owner_hash"] = hash_token(secret)
+
+        async def send_with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                cookie = _cookie(self._name, secret, max_age_s=BROWSER_DAYS * 86_400, secure=self._secure)
+                message["headers"] = [*message["headers"], (b"set-cookie", cookie.encode())]
+            await send(message)
+
+        await self._app(scope, receive, send_with_cookie)
+
+
+def set_session(response: Response, secret: str, *, hours: int, secure: bool) -> None:
+    """Signs this browser in."""
+    cookie = _cookie(session_cookie(secure=secure), secret, max_age_s=hours * 3_600, secure=secure)
+    response.headers.append("set-cookie", cookie)
+
+
+def clear_session(response: Response, *, secure: bool) -> None:
+    """Signs this browser out."""
+    response.headers.append("set-cookie", _cookie(session_cookie(secure=secure), "", max_age_s=0, secure=secure))
+
+
+def check_same_origin(request: Request) -> None:
+    """Refuses a request by cookie that another site's page made.
+
+    Raises:
+        Forbidden: no Origin header, or one that is not ours.
+    """
+    origin = request.headers.get("origin")
+    ours = {f"{scheme}://{request.headers.get('host', '')}" for scheme in ("http", "https")}
+    if origin not in ours:
+        raise Forbidden("With a cookie, this needs a request from a page of this server (Origin).", code="wrong_origin")
+
+
+def _cookie(name: str, value: str, *, max_age_s: int, secure: bool) -> str:
+    cookie: SimpleCookie = SimpleCookie()
+    cookie[name] = value
+    morsel = cookie[name]
+    morsel["path"], morsel["max-age"], morsel["httponly"], morsel["samesite"] = "/", max_age_s, True, "Lax"
+    if secure:
+        morsel["secure"] = True
+    return morsel.OutputString()

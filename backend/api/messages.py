@@ -1,0 +1,122 @@
+"""What may come in by the REST surface: every field named, typed and bounded; anything else is refused with its name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from backend.services.vm_logs import MAX_LINE
+from backend.states import Health, Phase
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode") from None
+    return value
+
+
+Words = Annotated[str, AfterValidator(_storable)]
+Opaque = Annotated[Words, Field(min_length=1, max_length=128)]
+Name = Annotated[Words, Field(min_length=1, max_length=255)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+
+
+class Message(BaseModel):
+    """The base: no unknown fields, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class BootMessage(Message):
+    """`POST /api/vm_startup`."""
+
+    hostname: Name
+    boot_id: Opaque
+    agent_version: Opaque
+
+
+class GpuMessage(Message):
+    """One GPU in a heartbeat. An agent may send more about it than we know."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    index: Annotated[int, Field(ge=0, le=1_023)] = 0
+    name: Annotated[Words, Field(max_length=200)] = ""
+    uuid: Annotated[Words, Field(max_length=200)] | None = None
+    utilisation_pct: Percent | None = None
+    memory_used_mb: Amount | None = None
+    memory_total_mb: Amount | None = None
+    temperature_c: Annotated[float, Field(ge=-100, le=1_000, allow_inf_nan=False)] | None = None
+
+
+class HeartbeatMessage(Message):
+    """`POST /api/heartbeat`."""
+
+    boot_id: Opaque
+    # Lax: JSON has no enums, only their words.
+    phase: Annotated[Phase, Field(strict=False)]
+    health: Annotated[Health, Field(strict=False)]
+    reasons: Annotated[list[Annotated[Words, Field(max_length=500)]], Field(max_length=20)] = []
+    gpus: Annotated[list[GpuMessage], Field(max_length=64)] = []
+    cpu_pct: Percent
+    memory_pct: Percent
+    disk_free_pct: Percent
+
+
+class ResultMessage(Message):
+    """`POST /api/commands/{id}`."""
+
+    status: Literal["succeeded", "failed"]
+    detail: Annotated[Words, Field(max_length=4_000)] = ""
+    data: dict[str, Any] = {}
+
+
+class LogsMessage(Message):
+    """`POST /api/logs`. A longer line is cut, not refused: the agent could not send it otherwise."""
+
+    source: Annotated[Words, Field(min_length=1, max_length=64)]
+    lines: Annotated[list[Annotated[str, Field(max_length=4 * MAX_LINE)]], Field(max_length=1_000)]
+
+
+class ClaimMessage(Message):
+    """`POST /api/request_vm`."""
+
+    email: Name
+    pool: Name
+    code: Annotated[Words, Field(max_length=128)] | None = None
+
+
+class CreateMessage(Message):
+    """`POST /api/admin/create`."""
+
+    pool: Name
+    count: int
+
+
+class DestroyMessage(Message):
+    """`POST /api/admin/destroy`: some by name, or a whole pool."""
+
+    hostnames: Annotated[list[Name], Field(min_length=1, max_length=1_000)] | None = None
+    all: Literal[True] | None = None
+    pool: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> DestroyMessage:
+        by_name = self.hostnames is not None and self.all is None and self.pool is None
+        whole_pool = self.hostnames is None and self.all is True and self.pool is not None
+        if not (by_name or whole_pool):
+            raise ValueError('give either "hostnames", or "all": true with "pool"')
+        return self
+
+
+class EnrolmentsMessage(Message):
+    """`POST /api/admin/enrolments`."""
+
+    pool: Name
+    count: int

@@ -1,0 +1,163 @@
+"""Everything behind the pages, opened once for each server process and closed in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from backend.db.embedded import EmbeddedPostgres
+from backend.db.engine import Database
+from backend.db.migrate import migrate
+from backend.db.notices import NoticeListener
+from backend.errors import Unavailable
+from backend.live.agent_tokens import AgentTokens
+from backend.live.command_waits import CommandWaits
+from backend.live.heartbeat_buffer import HeartbeatBuffer
+from backend.live.read_model import ReadModel
+from backend.provisioning.providers import Provider
+from backend.services.actor import Actor
+from backend.services.pools import PoolSpec, ensure_pool, list_pools
+from backend.services.sign_in import Throttle, ensure_api_token, ensure_first_admin
+from backend.services.vms import list_terraform_hostnames
+from backend.settings import Settings
+from backend.tasks.supervisor import Supervisor
+from backend.tasks.sweeps import Sweeps
+from backend.tasks.worker import make_providers, make_worker, work_on_jobs
+
+FIRST_POOL = "default"
+POOL_FIELDS = (
+    "provider",
+    "max",
+    "available_min",
+    "price_per_hour",
+    "boot_deadline_s",
+    "unreachable_grace_s",
+    "startup_script",
+    "repository",
+)
+READY_S = 20
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class House:
+    """One process's parts. ``new_password`` is set when the first admin's password had to be generated."""
+
+    settings: Settings
+    db: Database
+    listener: NoticeListener
+    live: ReadModel
+    heartbeats: HeartbeatBuffer
+    agent_tokens: AgentTokens
+    commands: CommandWaits
+    supervisor: Supervisor
+    providers: dict[str, Provider]
+    throttle: Throttle
+    new_password: str | None = None
+    is_demo: bool = False
+    running: set[int] = field(default_factory=set)
+
+    @property
+    def pool_defaults(self) -> PoolSpec:
+        """What a new pool starts from."""
+        first = self.settings.pool.default
+        return PoolSpec(providers=tuple(self.providers), **{name: getattr(first, name) for name in POOL_FIELDS})
+
+    async def power_on(self) -> None:
+        """Switches on what the last `lablink demo` switched off."""
+        for name, provider in self.providers.items():
+            await provider.power_on(await list_terraform_hostnames(self.db, name))
+
+    async def power_off(self) -> None:
+        """Switches every local VM off, so that nothing lingers on a laptop."""
+        for name, provider in self.providers.items():
+            await provider.power_off(await list_terraform_hostnames(self.db, name))
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, *, is_demo: bool = False) -> AsyncIterator[House]:
+    """Starts Postgres if it is ours, migrates, starts every task; the other way round at the end.
+
+    Raises:
+        LabLinkError: something needed is missing; the message says what.
+    """
+    embedded = None if settings.secrets.database_url else EmbeddedPostgres(settings.home)
+    url = await embedded.start() if embedded else settings.secrets.database_url
+    assert url is not None
+    try:
+        await migrate(url)
+        house = _build(settings, url, is_demo=is_demo)
+        try:
+            await _start(house)
+            yield house
+        finally:
+            house.commands.close()
+            await house.supervisor.stop()
+            if is_demo:
+                with contextlib.suppress(Unavailable):
+                    await house.power_off()
+            await house.db.close()
+    finally:
+        if embedded:
+            await embedded.stop()
+
+
+def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
+    db = Database(url, pool_size=settings.database.pool_size, statement_timeout_s=settings.database.statement_timeout_s)
+    listener = NoticeListener(db.conninfo)
+    server, live = settings.server, settings.live
+    return House(
+        settings=settings,
+        db=db,
+        listener=listener,
+        live=ReadModel(db, listener, max_hz=live.max_hz, backup_poll_s=live.backup_poll_s),
+        heartbeats=HeartbeatBuffer(db),
+        agent_tokens=AgentTokens(db, listener),
+        commands=CommandWaits(db, listener),
+        supervisor=Supervisor(),
+        providers=make_providers(settings),
+        throttle=Throttle(server.sign_in_attempts, server.sign_in_window_s),
+        is_demo=is_demo,
+    )
+
+
+async def _start(house: House) -> None:
+    db, settings, start = house.db, house.settings, house.supervisor.start
+    house.new_password = await ensure_first_admin(db, settings.secrets.admin_password)
+    if settings.secrets.api_token:
+        await ensure_api_token(db, settings.secrets.api_token)
+    if house.is_demo or not await list_pools(db):
+        await ensure_pool(db, FIRST_POOL, house.pool_defaults, actor=Actor.rule("first_start"))
+    house.listener.subscribe(on_gap=house.heartbeats.forget)
+    start("notices", house.listener.run)
+    start("live pages", house.live.run)
+    start("heartbeats", house.heartbeats.run)
+    await _until_listening(house)
+    await house.live.refresh()
+    if settings.jobs.in_process:
+        worker = await make_worker(db, settings)
+        house.running = worker.running
+        start("jobs", lambda: work_on_jobs(db, worker, settings))
+    await _tidy_up(house)
+    Sweeps(db, house.listener, settings, house.running).start(house.supervisor)
+
+
+async def _tidy_up(house: House) -> None:
+    """After a crash a machine may run that no row knows; after a `demo` all of them are off."""
+    for name, provider in house.providers.items():
+        strangers = await provider.remove_strangers(await list_terraform_hostnames(house.db, name))
+        if strangers:
+            logger.warning("removed what ran here but no row knew: %s", ", ".join(strangers))
+    if house.is_demo:
+        await house.power_on()
+
+
+async def _until_listening(house: House) -> None:
+    async with asyncio.timeout(READY_S):
+        while not house.listener.connected:
+            await asyncio.sleep(0.01)

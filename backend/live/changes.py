@@ -1,0 +1,90 @@
+"""What open pages are told: the picture of everything that lives, and the difference from one picture to the next."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from backend.services.views import ClaimView, OperationView, PoolView, VmView
+from backend.states import ClaimStatus
+
+View = TypeVar("View", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes(Generic[View]):
+    """The views of one kind that are new or different, and the ids of those that are gone."""
+
+    upserts: tuple[View, ...] = ()
+    removals: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.upserts or self.removals)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSet:
+    """Everything that changed in one tick. ``seq`` grows by one each time: a page that sees a gap starts over.
+
+    The sets of ids say that there is more to read (a VM's events or logs, an operation's log) for whoever shows it.
+    """
+
+    seq: int
+    vms: Changes[VmView] = Changes()
+    pools: Changes[PoolView] = Changes()
+    claims: Changes[ClaimView] = Changes()
+    operations: Changes[OperationView] = Changes()
+    eventful_vms: frozenset[int] = frozenset()
+    logged_vms: frozenset[int] = frozenset()
+    logged_operations: frozenset[int] = frozenset()
+    has_events: bool = False
+    has_sessions: bool = False
+
+    def __bool__(self) -> bool:
+        ids = self.eventful_vms or self.logged_vms or self.logged_operations
+        return bool(
+            self.vms or self.pools or self.claims or self.operations or ids or self.has_events or self.has_sessions
+        )
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All pools, living VMs, open claims and recent operations, by id. Read it; only the read model writes it."""
+
+    seq: int = 0
+    is_live: bool = False
+    pools: dict[int, PoolView] = field(default_factory=dict)
+    vms: dict[int, VmView] = field(default_factory=dict)
+    claims: dict[int, ClaimView] = field(default_factory=dict)
+    operations: dict[int, OperationView] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
+
+    def find_pool(self, name: str) -> PoolView | None:
+        """The pool of this name."""
+        return next((pool for pool in self.pools.values() if pool.name == name), None)
+
+    def find_vm(self, hostname: str) -> VmView | None:
+        """The living VM of this name."""
+        return next((vm for vm in self.vms.values() if vm.hostname == hostname), None)
+
+    def count_line(self) -> None:
+        """Numbers everybody who waits, from 1 in each pool, in order of arrival."""
+        last: dict[int, int] = defaultdict(int)
+        self.positions = {}
+        for claim_id in sorted(self.claims):
+            claim = self.claims[claim_id]
+            if claim.status is ClaimStatus.WAITING:
+                last[claim.pool_id] += 1
+                self.positions[claim_id] = last[claim.pool_id]
+
+
+def merge(held: dict[int, View], read: Mapping[int, View], asked: Iterable[int] | None) -> Changes[View]:
+    """Brings ``held`` up to what was ``read`` about the ids ``asked`` for (None: about all). Returns the difference."""
+    upserts = tuple(view for key, view in read.items() if held.get(key) != view)
+    gone = tuple(key for key in (held if asked is None else asked) if key in held and key not in read)
+    held.update(read)
+    for key in gone:
+        del held[key]
+    return Changes(upserts, gone)

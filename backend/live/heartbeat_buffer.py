@@ -1,0 +1,88 @@
+"""The heartbeat buffer: many agents, one batched write after another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+
+from backend.db.engine import Database
+from backend.errors import LabLinkError, Unavailable
+from backend.services.heartbeats import HeartbeatReport, record_heartbeats
+
+FLUSH_S = 0.1
+MAX_BATCH = 1_000
+RETRY_S = 1.0
+
+
+class HeartbeatBuffer:
+    """Takes reports and writes them together. ``run`` is its one task."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._pending: list[tuple[HeartbeatReport, asyncio.Future[None]]] = []
+        self._filled = asyncio.Event()
+        self._stored: dict[int, Hashable] = {}
+        self._is_broken = False
+
+    async def add(self, report: HeartbeatReport) -> None:
+        """Takes a report. One that may change something is awaited until stored; a plain repeat is not.
+
+        Raises:
+            Unavailable: Postgres does not answer, so nothing can be stored; the agent shall try again.
+        """
+        says_news = self._stored.get(report.vm_id) != _gist(report)
+        if self._is_broken and not says_news:
+            raise Unavailable("The database does not answer right now. Try again in a moment.", retry_after_s=2)
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Nobody awaits a plain repeat: its failure is told by the next one.
+        stored.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._pending.append((report, stored))
+        self._filled.set()
+        if says_news:
+            await asyncio.shield(stored)
+
+    def forget(self) -> None:
+        """Treats every next report as news: after a gap nothing in memory is certain."""
+        self._stored.clear()
+
+    async def run(self) -> None:
+        """Writes batches until cancelled."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
+            if self._pending:
+                self._filled.set()
+            await self._write(batch)
+            await asyncio.sleep(RETRY_S if self._is_broken else FLUSH_S)
+
+    async def _write(self, batch: list[tuple[HeartbeatReport, asyncio.Future[None]]]) -> None:
+        try:
+            await record_heartbeats(self._db, [report for report, _ in batch])
+        except LabLinkError as exc:
+            self._is_broken = True
+            self.forget()
+            _settle(batch, exc)
+        except BaseException as exc:
+            _settle(batch, Unavailable("This heartbeat could not be stored.", retry_after_s=2))
+            if not isinstance(exc, asyncio.CancelledError):
+                self.forget()
+            raise
+        else:
+            self._is_broken = False
+            self._stored.update((report.vm_id, _gist(report)) for report, _ in batch)
+            _settle(batch, None)
+
+
+def _settle(batch: list[tuple[HeartbeatReport, asyncio.Future[None]]], exc: Exception | None) -> None:
+    for _, stored in batch:
+        if stored.done():
+            continue
+        if exc is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(exc)
+
+
+def _gist(report: HeartbeatReport) -> Hashable:
+    return (report.enrolment_id, report.boot_id, report.phase, report.health, report.reasons)

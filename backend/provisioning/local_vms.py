@@ -1,0 +1,176 @@
+"""Local VMs: an agent process each, with a directory of its own. Terraform calls this as a command; the provider too.
+
+The process table is the only truth about what runs: a VM's agent is known by the ``--home`` on its command line, so
+that nothing is lost track of when any of the processes involved is killed between two steps.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+STOP_GRACE_S = 5.0
+MAX_LOG_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LocalVms:
+    """The local VMs under one directory."""
+
+    root: Path
+
+    def start(self, hostname: str, *, server_url: str, token: str | None, options: dict[str, str]) -> int:
+        """Ensures that the VM's agent runs; one that runs already is adopted as it is. Returns its process id.
+
+        ``options`` are further variables of the agent's environment. What is given is kept for later power-ons.
+        """
+        directory = self._directory(hostname)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(directory):
+            _write(directory / "vm.json", {"server_url": server_url, "token": token, "options": options})
+            return self._ensure_running(hostname)
+
+    def power_on(self, hostname: str) -> int | None:
+        """Starts the agent of a VM that exists (a new boot). None if there is no such VM here."""
+        directory = self._directory(hostname)
+        if not (directory / "vm.json").exists():
+            return None
+        with _locked(directory):
+            return self._ensure_running(hostname)
+
+    def power_off(self, hostname: str) -> None:
+        """Ends the agent; the VM's directory stays."""
+        directory = self._directory(hostname)
+        if directory.is_dir():
+            with _locked(directory):
+                self._end(hostname)
+
+    def stop(self, hostname: str) -> None:
+        """Removes the VM: its agent and its directory. What is not there is no error."""
+        directory = self._directory(hostname)
+        self._end(hostname)
+        shutil.rmtree(directory, ignore_errors=True)
+        # Once more: one that was just being started when the first look was taken.
+        self._end(hostname)
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def list_running(self) -> dict[str, int]:
+        """The process id of every agent that runs under this root, by hostname."""
+        running = {}
+        for process in psutil.process_iter(["cmdline", "status"]):
+            home = _home_of(process.info["cmdline"] or [])
+            if home is None or process.info["status"] == psutil.STATUS_ZOMBIE:
+                continue
+            if home.name == "home" and home.parent.parent == self.root:
+                running[home.parent.name] = process.pid
+        return running
+
+    def list_existing(self) -> list[str]:
+        """The hostnames of all VMs that have a directory here."""
+        return sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+
+    def _directory(self, hostname: str) -> Path:
+        if not HOSTNAME.fullmatch(hostname):
+            raise ValueError(f"not a hostname: {hostname!r}")
+        return self.root / hostname
+
+    def _ensure_running(self, hostname: str) -> int:
+        running = self.list_running().get(hostname)
+        if running is not None:
+            return running
+        directory = self._directory(hostname)
+        kept = json.loads((directory / "vm.json").read_text(encoding="utf-8"))
+        log = directory / "agent.log"
+        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+            log.replace(directory / "agent.log.old")
+        with log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603 - our own agent
+                [sys.executable, "-m", "agent", "--hostname", hostname, "--home", str(directory / "home")],
+                cwd=directory,
+                env=_environment(kept),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return process.pid
+
+    def _end(self, hostname: str) -> None:
+        pid = self.list_running().get(hostname)
+        if pid is None:
+            return
+        try:
+            process = psutil.Process(pid)
+            process.terminate()
+            process.wait(STOP_GRACE_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+            psutil.wait_procs([process], STOP_GRACE_S)
+        except psutil.NoSuchProcess:
+            pass
+
+
+def main(verb: str) -> int:
+    """The command that Terraform's local-exec runs; all it needs is in the environment."""
+    vms, hostname = LocalVms(Path(os.environ["LABLINK_VMS_ROOT"])), os.environ["LABLINK_VM"]
+    if verb == "start":
+        inputs = json.loads(Path(os.environ["LABLINK_VM_INPUTS"]).read_text(encoding="utf-8"))
+        token = inputs["tokens"].get(hostname)
+        pid = vms.start(hostname, server_url=inputs["server_url"], token=token, options=inputs["options"])
+        print(f"{hostname} runs as process {pid}")
+    elif verb == "power-on":
+        print(f"{hostname} runs as process {vms.power_on(hostname)}")
+    else:
+        vms.stop(hostname)
+        print(f"{hostname} has ended")
+    return 0
+
+
+def _environment(kept: dict[str, object]) -> dict[str, str]:
+    environment = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "PYTHONPATH") if key in os.environ}
+    options = kept.get("options")
+    if isinstance(options, dict):
+        environment.update({str(key): str(value) for key, value in options.items()})
+    if kept.get("token"):
+        environment["LABLINK_ENROLMENT_TOKEN"] = str(kept["token"])
+    environment["LABLINK_SERVER_URL"] = str(kept["server_url"])
+    environment["LABLINK_BOOT_ID"] = str(uuid.uuid4())
+    return environment
+
+
+def _home_of(cmdline: list[str]) -> Path | None:
+    if "agent" not in cmdline or "--home" not in cmdline[:-1]:
+        return None
+    return Path(cmdline[cmdline.index("--home") + 1])
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One at a time for each VM, across processes; the lock ends with whoever holds it."""
+    with (directory / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    temporary = path.with_suffix(".new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

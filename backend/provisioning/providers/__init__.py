@@ -1,0 +1,55 @@
+"""Providers: who makes VMs. Each comes with a Terraform module and with what is done beside Terraform."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from backend.services.views import PoolView
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderVm:
+    """A VM that shall exist; ``token`` is a fresh enrolment token if it is to be made by this run."""
+
+    hostname: str
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run gives to Terraform."""
+
+    tfvars: Mapping[str, Any]
+    environment: Mapping[str, str]
+    parallelism: int
+
+
+class Provider(Protocol):
+    """What the steps of an operation need of a provider."""
+
+    name: str
+
+    @property
+    def module(self) -> Path:
+        """The Terraform module."""
+
+    def write_inputs(self, directory: Path, pool: PoolView, vms: Sequence[ProviderVm]) -> Inputs:
+        """The variables and environment for exactly these VMs."""
+
+    async def reboot(self, hostname: str) -> None:
+        """Boots a VM again, or boots one that is off."""
+
+    async def power_off(self, hostnames: Collection[str]) -> None:
+        """Switches VMs off; they keep all they hold."""
+
+    async def power_on(self, hostnames: Collection[str]) -> None:
+        """Switches VMs on."""
+
+    async def remove_leftovers(self, hostnames: Collection[str]) -> None:
+        """Makes sure that nothing of these VMs remains, whatever Terraform knew of them."""
+
+    async def remove_strangers(self, known: Collection[str]) -> list[str]:
+        """Removes what runs here but is not ``known``; returns the names."""

@@ -1,0 +1,110 @@
+"""Provider ``local``: VMs are agent processes on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from backend.provisioning.local_vms import LocalVms
+from backend.provisioning.providers import Inputs, ProviderVm
+from backend.provisioning.runner import write_private
+from backend.resources import terraform_dir
+from backend.services.views import PoolView
+from backend.settings import Settings
+
+# Starting a Python process is work for one core; more at once than this only take longer each.
+AT_ONCE = 2 * (os.cpu_count() or 1)
+
+
+class LocalProvider:
+    """Starts, stops and finds local VMs under the data directory."""
+
+    name = "local"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._vms = LocalVms(settings.home / "vms")
+
+    @property
+    def module(self) -> Path:
+        """The Terraform module."""
+        return terraform_dir(self.name)
+
+    def write_inputs(self, directory: Path, pool: PoolView, vms: Sequence[ProviderVm]) -> Inputs:
+        """Tokens go into a file beside the state, for this user's eyes alone; Terraform itself never sees them."""
+        inputs = directory / "vm-inputs.json"
+        options = {}
+        if pool.startup_script:
+            script = directory / "startup.sh"
+            write_private(script, pool.startup_script)
+            options["LABLINK_STARTUP_SCRIPT_FILE"] = str(script)
+        if pool.repository:
+            options["LABLINK_REPOSITORY"] = pool.repository
+        tokens = {vm.hostname: vm.token for vm in vms if vm.token}
+        write_private(
+            inputs, json.dumps({"server_url": self._settings.public_url, "tokens": tokens, "options": options})
+        )
+        return Inputs(
+            tfvars={"hostnames": [vm.hostname for vm in vms]},
+            environment={**self._environment(), "LABLINK_VM_INPUTS": str(inputs)},
+            parallelism=AT_ONCE,
+        )
+
+    async def reboot(self, hostname: str) -> None:
+        """Ends the agent and starts it again, with a new boot id."""
+        await asyncio.to_thread(self._vms.power_off, hostname)
+        await self._start(hostname)
+
+    async def power_off(self, hostnames: Collection[str]) -> None:
+        """Ends the agents; the machines keep all they hold."""
+        await asyncio.gather(*(asyncio.to_thread(self._vms.power_off, hostname) for hostname in hostnames))
+
+    async def power_on(self, hostnames: Collection[str]) -> None:
+        """Starts the agents of the machines that are here."""
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def start(hostname: str) -> None:
+            async with limit:
+                await self._start(hostname)
+
+        here = set(await asyncio.to_thread(self._vms.list_existing))
+        await asyncio.gather(*(start(hostname) for hostname in hostnames if hostname in here))
+
+    async def remove_leftovers(self, hostnames: Collection[str]) -> None:
+        """Ends agents and removes directories."""
+        for hostname in hostnames:
+            await asyncio.to_thread(self._vms.stop, hostname)
+
+    async def remove_strangers(self, known: Collection[str]) -> list[str]:
+        """Ends what runs here though no row knows it."""
+        running = await asyncio.to_thread(self._vms.list_running)
+        existing = await asyncio.to_thread(self._vms.list_existing)
+        strangers = sorted({*running, *existing} - set(known))
+        await self.remove_leftovers(strangers)
+        return strangers
+
+    async def _start(self, hostname: str) -> None:
+        # By a process of its own, so that the agent is nobody's child here and outlives this server.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "backend.provisioning.local_vms",
+            "power-on",
+            env={**os.environ, **self._environment(), "LABLINK_VM": hostname},
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        if await process.wait() != 0:
+            raise RuntimeError(f"{hostname} could not be started")
+
+    def _environment(self) -> dict[str, str]:
+        """Where our own Python and packages are, for the command that local-exec runs."""
+        packages = str(Path(__file__).parents[3])
+        return {
+            "LABLINK_VMS_ROOT": str(self._settings.home / "vms"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PYTHONPATH": packages,
+        }

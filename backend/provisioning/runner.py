@@ -1,0 +1,175 @@
+"""The Terraform runner: init, plan, apply exactly that plan, and read what exists. One directory and state per pool."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from python_terraform import IsFlagged, Terraform
+
+from backend.errors import LabLinkError
+from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
+from backend.provisioning.process import end_leftover, run
+
+PLAN, TFVARS, STATE = "plan.out", "lablink.auto.tfvars.json", "terraform.tfstate"
+KEPT_STATES = 5
+# What Terraform and its children may see of our environment: never TF_* of the caller, never our own secrets.
+_PASSED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+
+
+class TerraformFailed(LabLinkError):
+    """Terraform ended with an error; the message is its own first error."""
+
+    code = "terraform_failed"
+
+
+class TerraformCancelled(LabLinkError):
+    """Terraform was stopped because somebody asked for it."""
+
+    code = "cancelled"
+
+
+@dataclass
+class TerraformRunner:
+    """Runs Terraform in ``directory`` on a copy of ``module``. ``redact``: strings that must never reach a log."""
+
+    binary: Path
+    module: Path
+    directory: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    redact: Sequence[str] = ()
+    on_line: Callable[[OutputLine], None] = lambda _: None
+    cancel: asyncio.Event = field(default_factory=asyncio.Event)
+    grace_s: float = 30
+
+    async def init(self) -> None:
+        """Makes the directory ready: ends a leftover run, copies the module, installs its providers.
+
+        Raises:
+            TerraformFailed, TerraformCancelled
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await end_leftover(self.directory, grace_s=self.grace_s)
+        for source in (
+            *self.module.glob("*.tf"),
+            *self.module.glob("*.tftpl"),
+            *self.module.glob(".terraform.lock.hcl"),
+        ):
+            shutil.copyfile(source, self.directory / source.name)
+        await self._run("init", no_color=IsFlagged, input=False)
+
+    async def plan(self, tfvars: Mapping[str, Any], *, parallelism: int) -> dict[str, Any]:
+        """Plans for these variables; returns the plan as JSON.
+
+        Raises:
+            TerraformFailed, TerraformCancelled
+        """
+        write_private(self.directory / TFVARS, json.dumps(tfvars, indent=1))
+        await self._run("plan", json=IsFlagged, input=False, out=PLAN, parallelism=parallelism)
+        return await self._read_json("show", PLAN)
+
+    async def apply(self, *, parallelism: int) -> None:
+        """Applies exactly the last plan. The state is kept whatever happens.
+
+        Raises:
+            TerraformFailed, TerraformCancelled
+        """
+        self._keep_state()
+        try:
+            await self._run("apply", PLAN, json=IsFlagged, input=False, parallelism=parallelism)
+        finally:
+            (self.directory / PLAN).unlink(missing_ok=True)
+
+    async def list_vms(self) -> dict[str, bool]:
+        """The VMs in the state by hostname: whether each is whole (a half-made one is tainted).
+
+        Raises:
+            TerraformFailed: the state cannot be read.
+        """
+        shown = await self._read_json("show")
+        resources = shown.get("values", {}).get("root_module", {}).get("resources", [])
+        return {
+            str(resource["index"]): not resource.get("tainted", False)
+            for resource in resources
+            if resource["name"] == VM_RESOURCE and resource["mode"] == "managed" and "index" in resource
+        }
+
+    async def _run(self, command: str, *arguments: str, **options: Any) -> None:  # noqa: ANN401 - python-terraform's own
+        if self.cancel.is_set():
+            raise TerraformCancelled("cancelled")
+        errors: list[str] = []
+
+        def on_line(raw: str) -> None:
+            line = parse_line(raw, redact=self.redact)
+            if line is not None:
+                if line.is_error:
+                    errors.append(line.message)
+                self.on_line(line)
+
+        code = await run(
+            self._argv(command, *arguments, **options),
+            directory=self.directory,
+            environment=self._environment(),
+            on_line=on_line,
+            cancel=self.cancel,
+            grace_s=self.grace_s,
+        )
+        if self.cancel.is_set():
+            raise TerraformCancelled("cancelled")
+        if code != 0:
+            said = errors[0] if errors else f"it ended with status {code} and gave no reason"
+            raise TerraformFailed(f"terraform {command}: {said}")
+
+    async def _read_json(self, command: str, *arguments: str) -> dict[str, Any]:
+        lines: list[str] = []
+        argv = self._argv(command, *arguments, json=IsFlagged)
+        code = await run(argv, directory=self.directory, environment=self._environment(), on_line=lines.append)
+        if code != 0:
+            raise TerraformFailed(f"terraform {command}: {' '.join(lines)[:500]}")
+        loaded = await asyncio.to_thread(json.loads, "\n".join(lines))
+        return loaded if isinstance(loaded, dict) else {}
+
+    def _argv(self, command: str, *arguments: str, **options: Any) -> list[str]:  # noqa: ANN401
+        terraform = Terraform(working_dir=str(self.directory), terraform_bin_path=str(self.binary))
+        argv: list[str] = terraform.generate_cmd_string(command, *arguments, **options)
+        return argv
+
+    def _environment(self) -> dict[str, str]:
+        passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
+        return {**passed, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1", **self.environment}
+
+    def _keep_state(self) -> None:
+        """Keeps the last few states aside: cheap, and the only way back from a state that was damaged."""
+        state = self.directory / STATE
+        if not state.exists():
+            return
+        for number in range(KEPT_STATES, 1, -1):
+            older = self.directory / f"{STATE}.{number - 1}"
+            if older.exists():
+                older.replace(self.directory / f"{STATE}.{number}")
+        shutil.copyfile(state, self.directory / f"{STATE}.1")
+
+
+def write_private(path: Path, content: str) -> None:
+    temporary = path.with_suffix(".new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(content)
+    temporary.replace(path)

@@ -1,0 +1,238 @@
+"""The steps of an operation: take the lease, plan, guard, apply, and write down what exists. No provider by name here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backend.db.engine import Database
+from backend.errors import LabLinkError, Unavailable
+from backend.provisioning.guard import check_plan
+from backend.provisioning.output import OutputLine
+from backend.provisioning.providers import Provider, ProviderVm
+from backend.provisioning.runner import TerraformCancelled, TerraformRunner
+from backend.services import runs
+from backend.services.actor import Actor
+from backend.services.enrolments import create_vm_enrolments
+from backend.services.runs import LeaseLost, LogLine, Progress, Run
+from backend.states import OperationKind, OperationStatus, ProgressState
+
+REPORT_S = 0.2
+LEASE_LOOK_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class PlanRefused(LabLinkError):
+    """The guard said no; nothing was changed."""
+
+    code = "plan_refused"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How it ended, and which VMs exist whole afterwards (None: it could not be found out)."""
+
+    status: OperationStatus
+    reason: str | None = None
+    existing: frozenset[str] | None = None
+
+
+@dataclass
+class Worker:
+    """Carries out operations. ``running`` are the ids it is at right now."""
+
+    db: Database
+    home: Path
+    binary: Path
+    providers: Mapping[str, Provider]
+    owner: str
+    parallelism: int = 0
+    grace_s: float = 30
+    running: set[int] = field(default_factory=set)
+
+    async def run_operation(self, operation_id: int) -> None:
+        """Carries out one operation, whole; does nothing if it has ended or another worker is at it."""
+        run = await runs.begin_run(self.db, operation_id, owner=self.owner)
+        if run is None:
+            return
+        self.running.add(operation_id)
+        try:
+            await _Execution(self, run).carry_out()
+        except LeaseLost as exc:
+            logger.warning("%s", exc)
+        finally:
+            self.running.discard(operation_id)
+
+
+class _Execution:
+    """One attempt at one operation."""
+
+    def __init__(self, worker: Worker, run: Run) -> None:
+        self._worker, self._run, self._db = worker, run, worker.db
+        self._provider = worker.providers[run.pool.provider]
+        self._lines: list[LogLine] = []
+        self._progress: dict[str, Progress] = {}
+        self._cancel = asyncio.Event()
+        self._is_lost = False
+        self._terraform = TerraformRunner(
+            binary=worker.binary,
+            module=self._provider.module,
+            directory=worker.home / "pools" / str(run.pool.id),
+            on_line=self._note,
+            cancel=self._cancel,
+            grace_s=worker.grace_s,
+        )
+
+    async def carry_out(self) -> None:
+        reporting = asyncio.create_task(self._report_on())
+        leasing = asyncio.create_task(self._keep_lease())
+        try:
+            outcome = await self._attempt()
+        finally:
+            for task in (reporting, leasing):
+                task.cancel()
+            await asyncio.gather(reporting, leasing, return_exceptions=True)
+        if self._is_lost:
+            return
+        if outcome.reason and outcome.status is not OperationStatus.SUCCEEDED:
+            self._say("error" if outcome.status is OperationStatus.FAILED else "warn", outcome.reason)
+        await self._until_stored(self._flush)
+        await self._until_stored(lambda: self._finish(outcome))
+
+    async def _attempt(self) -> Outcome:
+        try:
+            if self._run.attempt > 1:
+                self._say("warn", f"attempt {self._run.attempt}: the former worker died; what it made is kept")
+            await self._terraform.init()
+            before = await self._terraform.list_vms()
+            await self._apply(before)
+            outcome = Outcome(OperationStatus.SUCCEEDED)
+        except TerraformCancelled:
+            outcome = Outcome(OperationStatus.CANCELLED, "cancelled; what was made by then is kept")
+        except LabLinkError as exc:
+            outcome = Outcome(OperationStatus.FAILED, exc.message)
+        except Exception as exc:
+            logger.exception("operation %s failed by a defect", self._run.operation_id)
+            outcome = Outcome(OperationStatus.FAILED, f"an error of LabLink's own: {type(exc).__name__}: {exc}")
+        return await self._look(outcome)
+
+    async def _apply(self, before: Mapping[str, bool]) -> None:
+        run, is_launch = self._run, self._run.kind is OperationKind.LAUNCH
+        wanted = [vm for vm in run.vms if (vm.hostname in before and not vm.is_target) or (is_launch and vm.is_target)]
+        to_make = [vm.id for vm in wanted if not before.get(vm.hostname, False)]
+        tokens = await create_vm_enrolments(self._db, to_make, actor=Actor.operation(run.operation_id))
+        self._terraform.redact = tuple(tokens.values())
+        inputs = self._provider.write_inputs(
+            self._terraform.directory, run.pool, [ProviderVm(vm.hostname, tokens.get(vm.id)) for vm in wanted]
+        )
+        self._terraform.environment = inputs.environment
+        parallelism = self._worker.parallelism or inputs.parallelism
+        plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism)
+        verdict = check_plan(plan, destroying=frozenset() if is_launch else run.targets, living=run.living)
+        if not verdict.is_allowed:
+            raise PlanRefused("The plan was refused: " + "; ".join(verdict.refusals) + ".")
+        half_made = [name for name in verdict.replaced if name not in run.targets]
+        if half_made:
+            self._say("warn", f"half-made machines are made anew: {', '.join(half_made)}")
+            if is_launch:
+                await runs.take_in(self._db, run.operation_id, half_made)
+        await self._terraform.apply(parallelism=parallelism)
+
+    async def _look(self, outcome: Outcome) -> Outcome:
+        """Finds out what exists now; after a destroy, makes sure that nothing of the destroyed remains."""
+        try:
+            self._terraform.cancel = asyncio.Event()
+            state = await self._terraform.list_vms()
+        except (LabLinkError, OSError, ValueError) as exc:
+            logger.warning("the state of pool %s cannot be read: %s", self._run.pool.name, exc)
+            return outcome
+        whole = frozenset(name for name, is_whole in state.items() if is_whole)
+        if self._run.kind is OperationKind.DESTROY:
+            # Half-made or not, what is in the state was not taken away.
+            outcome.existing = frozenset(state)
+            await self._provider.remove_leftovers(self._run.targets - outcome.existing)
+        else:
+            outcome.existing = whole
+            # Nothing may linger of what does not count as made. What has sent a heartbeat is somebody's machine already.
+            await self._until_stored(lambda: self._remove_unmade(whole))
+        return outcome
+
+    async def _remove_unmade(self, whole: frozenset[str]) -> None:
+        living = await runs.list_living(self._db, self._run.operation_id)
+        await self._provider.remove_leftovers(self._run.targets - whole - living)
+
+    async def _finish(self, outcome: Outcome) -> None:
+        await runs.finish_run(
+            self._db,
+            self._run.operation_id,
+            owner=self._worker.owner,
+            status=outcome.status,
+            reason=outcome.reason,
+            existing=outcome.existing,
+        )
+
+    def _note(self, line: OutputLine) -> None:
+        self._lines.append(LogLine(line.at, line.level, line.message))
+        if line.hostname and line.state and line.action in {None, "create", "delete"}:
+            is_done = line.state is ProgressState.DONE
+            # Of a replacement the deletion is only the first half.
+            wanted = "create" if self._run.kind is OperationKind.LAUNCH else "delete"
+            state = line.state if line.action == wanted or not is_done else ProgressState.RUNNING
+            detail = line.message if state is ProgressState.FAILED else None
+            self._progress[line.hostname] = Progress(state, detail, line.elapsed_s)
+        elif line.hostname and line.is_error:
+            self._progress[line.hostname] = Progress(ProgressState.FAILED, line.message[:500], line.elapsed_s)
+
+    def _say(self, level: str, message: str) -> None:
+        self._lines.append(LogLine(self._db.now(), level, message))
+
+    async def _report_on(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_S)
+            with contextlib.suppress(Unavailable, LeaseLost):
+                await self._flush()
+
+    async def _flush(self) -> None:
+        """Writes what was said since; what cannot be written now stays for the next time."""
+        lines, self._lines = self._lines, []
+        progress, self._progress = self._progress, {}
+        try:
+            await runs.record_log(self._db, self._run.operation_id, lines)
+            lines = []
+            if progress:
+                await runs.record_progress(
+                    self._db, self._run.operation_id, owner=self._worker.owner, progress=progress
+                )
+        except BaseException:
+            self._lines = lines + self._lines
+            self._progress = progress | self._progress
+            raise
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_LOOK_S)
+            try:
+                if await runs.renew_lease(self._db, self._run.operation_id, owner=self._worker.owner):
+                    self._cancel.set()
+            except LeaseLost:
+                self._is_lost = True
+                self._cancel.set()
+                return
+            except Unavailable:
+                # Terraform goes on without the database; the lease is renewed when it is back.
+                continue
+
+    async def _until_stored(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Tries until Postgres takes it: what Terraform did must be written down however long that takes."""
+        while True:
+            try:
+                await write()
+            except Unavailable:
+                await asyncio.sleep(LEASE_LOOK_S)
+            else:
+                return

@@ -1,0 +1,74 @@
+"""Sweeps: the rules of time, applied again and again. Each is idempotent and may run in several processes at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from backend.db.engine import Database
+from backend.db.notices import NoticeListener
+from backend.services.claims import list_pools_waiting, serve_waiting
+from backend.services.commands import expire_commands
+from backend.services.retention import remove_old
+from backend.services.runs import recover_runs, retry_stalled_jobs
+from backend.services.vms import fail_overdue_vms, record_silence
+from backend.settings import Settings
+from backend.tasks.owner import is_dead
+from backend.tasks.supervisor import Supervisor
+
+STALLED_JOB_S = 15
+
+
+class Sweeps:
+    """Starts the sweeps under a supervisor. ``running_here``: the operations this process is carrying out right now."""
+
+    def __init__(
+        self, db: Database, listener: NoticeListener, settings: Settings, running_here: Collection[int]
+    ) -> None:
+        self._db = db
+        self._settings = settings
+        self._running_here = running_here
+        self._hearing_since = time.monotonic()
+        listener.subscribe(on_gap=self._hear_again)
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Starts them all."""
+        supervisor.start_every("sweep: silence", 2, self.sweep_silence)
+        supervisor.start_every("sweep: deadlines", 2, self.sweep_deadlines)
+        supervisor.start_every("sweep: lines", 2, self.sweep_lines)
+        supervisor.start_every("sweep: runs", 2, self.sweep_runs)
+        supervisor.start_every("sweep: retention", 3_600, self.sweep_retention)
+
+    async def sweep_silence(self) -> None:
+        """Marks silent VMs, but only once we ourselves have listened for long enough to know."""
+        after_s = self._settings.agent.unreachable_after_s
+        if time.monotonic() - self._hearing_since > after_s:
+            await record_silence(self._db, after_s=after_s)
+
+    async def sweep_deadlines(self) -> None:
+        """Fails what took too long."""
+        await expire_commands(self._db)
+        await fail_overdue_vms(self._db)
+
+    async def sweep_lines(self) -> None:
+        """Lets in whoever waits although a VM is free; normally nobody, since each giver serves the line itself."""
+        for pool_id in await list_pools_waiting(self._db):
+            await serve_waiting(self._db, pool_id)
+
+    async def sweep_runs(self) -> None:
+        """Takes up the operations and jobs of workers that died."""
+        await recover_runs(self._db, is_dead=is_dead, running_here=self._running_here)
+        await retry_stalled_jobs(self._db, after_s=STALLED_JOB_S)
+
+    async def sweep_retention(self) -> None:
+        """Cuts to size what grows without end."""
+        kept = self._settings.retention
+        await remove_old(
+            self._db,
+            samples_hours=kept.samples_hours,
+            log_lines_per_vm=kept.log_lines_per_vm,
+            events_days=kept.events_days,
+        )
+
+    def _hear_again(self) -> None:
+        self._hearing_since = time.monotonic()

@@ -1,0 +1,101 @@
+"""The job worker: procrastinate runs operations and power actions, in the server's process or in `lablink worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from procrastinate import App, PsycopgConnector
+
+from backend.db.embedded import EmbeddedPostgres
+from backend.db.engine import Database
+from backend.db.jobs import RUN_OPERATION, RUN_POWER_ACTION
+from backend.db.migrate import migrate
+from backend.provisioning.providers import Provider
+from backend.provisioning.providers.local import LocalProvider
+from backend.provisioning.steps import Worker
+from backend.provisioning.terraform_binary import ensure_terraform
+from backend.services.vms import get_vm_by_id, record_boot_failure
+from backend.settings import Settings
+from backend.tasks.owner import this_process
+from backend.tasks.supervisor import Supervisor
+
+HEARTBEAT_S, STALLED_S = 4, 15
+
+logger = logging.getLogger(__name__)
+
+
+async def make_worker(db: Database, settings: Settings) -> Worker:
+    """What carries out operations, with Terraform found or fetched.
+
+    Raises:
+        TerraformMissing: there is none and none could be fetched.
+    """
+    return Worker(
+        db=db,
+        home=settings.home,
+        binary=await ensure_terraform(settings.home, download=settings.terraform.download),
+        providers=make_providers(settings),
+        owner=this_process(),
+        parallelism=settings.terraform.parallelism,
+        grace_s=settings.terraform.cancel_grace_s,
+    )
+
+
+def make_providers(settings: Settings) -> dict[str, Provider]:
+    """Every provider there is, by name."""
+    return {"local": LocalProvider(settings)}
+
+
+async def work_on_jobs(db: Database, worker: Worker, settings: Settings) -> None:
+    """Works on jobs until cancelled."""
+    app = App(connector=PsycopgConnector(conninfo=db.conninfo, min_size=1, max_size=4))
+
+    @app.task(name=RUN_OPERATION)
+    async def run_operation(operation_id: int) -> None:
+        await worker.run_operation(operation_id)
+
+    @app.task(name=RUN_POWER_ACTION)
+    async def run_power_action(vm_id: int, action: str) -> None:
+        await _reboot(db, worker, vm_id)
+
+    async with app.open_async():
+        await app.run_worker_async(
+            concurrency=settings.jobs.concurrency,
+            install_signal_handlers=False,
+            delete_jobs="successful",
+            update_heartbeat_interval=HEARTBEAT_S,
+            stalled_worker_timeout=STALLED_S,
+            shutdown_graceful_timeout=5,
+        )
+
+
+async def _reboot(db: Database, worker: Worker, vm_id: int) -> None:
+    vm = await get_vm_by_id(db, vm_id)
+    try:
+        await worker.providers[vm.provider].reboot(vm.hostname)
+    except Exception as exc:
+        logger.exception("reboot of %s failed", vm.hostname)
+        await record_boot_failure(db, vm_id, f"could not be booted: {exc}")
+
+
+def run_worker(settings: Settings) -> int:
+    """`lablink worker`: works on jobs in a process of its own until told to stop. Returns the exit status."""
+    return asyncio.run(_run_worker(settings))
+
+
+async def _run_worker(settings: Settings) -> int:
+    url = settings.secrets.database_url or await EmbeddedPostgres(settings.home).start()
+    await migrate(url)
+    db = Database(url, pool_size=settings.database.pool_size)
+    supervisor, stop = Supervisor(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    worker = await make_worker(db, settings)
+    supervisor.start("jobs", lambda: work_on_jobs(db, worker, settings))
+    logger.info("working on jobs as %s", worker.owner)
+    await stop.wait()
+    await supervisor.stop()
+    await db.close()
+    return 0

@@ -1,0 +1,118 @@
+"""The console command `lablink`. Imports of each verb wait until it is chosen: the agent's machine has no server parts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backend.settings import Settings
+
+_SETTINGS_HELP = """\
+Settings are given as key=value and override an optional YAML file (--config, or LABLINK_CONFIG);
+`lablink config` lists every key. Secrets come from the environment, or from a file named by …_FILE:
+  LABLINK_HOME             the data directory (default: ~/.local/share/lablink)
+  LABLINK_ADMIN_PASSWORD   the first admin's password (default: generated and shown once)
+  LABLINK_API_TOKEN        an admin API token of 24 characters or more
+  LABLINK_DATABASE_URL     an external Postgres (default: the embedded one)
+"""
+_EXAMPLES = {
+    "demo": "  lablink demo\n  lablink demo server.port=9000 agent.heartbeat_interval_s=5",
+    "serve": "  lablink serve server.host=0.0.0.0 server.public_url=https://lablink.example.org\n  lablink serve --config lablink.yaml",
+    "worker": "  LABLINK_DATABASE_URL=postgresql://… lablink worker jobs.concurrency=8",
+    "migrate": "  LABLINK_DATABASE_URL=postgresql://… lablink migrate",
+    "config": "  lablink config server.port=9000",
+}
+_VERBS = {
+    "demo": "everything on this machine: embedded Postgres, local VMs, the console in your browser",
+    "serve": "the server alone, as it runs in production",
+    "worker": "work on jobs in a process of its own (with jobs.in_process=false on the server)",
+    "agent": "the agent, on a VM",
+    "migrate": "bring the database to this version's schema, and stop",
+    "bench": "measure, and print the figures as ratios to a limit of this machine",
+    "config": "list every setting with its value, range and meaning",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb; returns the exit status (2: the command line or the configuration is wrong)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["agent"]:
+        from agent.main import main as run_agent
+
+        return run_agent(arguments[1:])
+    given = _parser().parse_args(arguments)
+    if given.verb == "bench":
+        from lablink_ui.bench import run_bench
+
+        return run_bench(given.scenarios)
+    return _with_settings(given, _find_verb(given.verb))
+
+
+def _find_verb(verb: str) -> Callable[[Settings], int]:
+    if verb in {"demo", "serve"}:
+        from lablink_ui import main as server
+
+        return server.run_demo if verb == "demo" else server.run_serve
+    if verb == "worker":
+        from backend.tasks.worker import run_worker
+
+        return run_worker
+    if verb == "migrate":
+        from backend.db.migrate import run_migrate
+
+        return run_migrate
+    return _print_settings
+
+
+def _with_settings(given: argparse.Namespace, run: Callable[[Settings], int]) -> int:
+    from backend.errors import LabLinkError
+    from backend.settings import SettingsError, load_settings
+
+    try:
+        return run(load_settings(given.settings, file=given.config, environment=os.environ))
+    except SettingsError as exc:
+        print(f"lablink: {exc}", file=sys.stderr)
+        return 2
+    except LabLinkError as exc:
+        print(f"lablink: {exc.message}", file=sys.stderr)
+        return 1
+
+
+def _print_settings(settings: Settings) -> int:
+    from backend.settings import describe_keys
+
+    for name, _, allowed, text in describe_keys():
+        value: object = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        print(f"{name}={'' if value is None else value}\n    {text} ({allowed}).")
+    print(f"\nData directory (LABLINK_HOME): {settings.home}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lablink",
+        description="LabLink hands cloud GPU machines to researchers: launch a pool, click once, sit down.",
+        epilog="Start here: lablink demo",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
+    for verb, text in _VERBS.items():
+        sub = verbs.add_parser(
+            verb,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"Examples:\n{_EXAMPLES[verb]}\n\n{_SETTINGS_HELP}" if verb in _EXAMPLES else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if verb == "bench":
+            sub.add_argument("scenarios", nargs="*", help="claims, heartbeats, pages, launch (default: all)")
+        elif verb != "agent":
+            sub.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as server.port=9000")
+            sub.add_argument("--config", type=Path, help="a YAML file with settings")
+    return parser
