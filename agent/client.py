@@ -58,10 +58,10 @@ class Client:
             )
         except requests.RequestException as exc:
             raise ServerAway(type(exc).__name__) from exc
-        if response.status_code >= 500 or response.status_code == 429:  # noqa: PLR2004 - HTTP's own numbers
+        if response.status_code >= 500 or response.status_code == 429:
             wish = response.headers.get("Retry-After", "")
             raise ServerAway(f"HTTP {response.status_code}", float(wish) if wish.isdigit() else None)
-        if response.status_code >= 300:  # noqa: PLR2004
+        if response.status_code >= 300:
             raise Refused(response.status_code, _message(response))
         try:
             answer = response.json()

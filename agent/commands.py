@@ -79,4 +79,4 @@ def _end_processes(home: str) -> None:
 
 def reboot_machine(command: str) -> None:
     """Runs the configured reboot command (one word a space), on machines that have one."""
-    subprocess.run(command.split(), timeout=60, check=False)  # noqa: S603 - the machine's owner configured it
+    subprocess.run(command.split(), timeout=60, check=False)

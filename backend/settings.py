@@ -176,7 +176,7 @@ class Settings(_Keys):
     @property
     def public_url(self) -> str:
         """The address of this server as people and VMs use it, without a slash at its end."""
-        host = "127.0.0.1" if self.server.host in {"0.0.0.0", "::"} else self.server.host  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if self.server.host in {"0.0.0.0", "::"} else self.server.host
         return (self.server.public_url or f"http://{host}:{self.server.port}").rstrip("/")
 
 
@@ -260,7 +260,7 @@ def _explain(exc: BaseException) -> str:
     return text[:300]
 
 
-def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:  # noqa: ANN401 - any group
+def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
     for each in fields(node):
         value = getattr(node, each.name)
         if is_dataclass(value):
@@ -269,7 +269,7 @@ def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, 
             yield prefix + each.name, value, {**each.metadata, "type": each.type}
 
 
-def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:  # noqa: ANN401 - any key
+def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:
     if meta["choices"] and value not in meta["choices"]:
         raise SettingsError(f"{name} must be {_allowed(value, meta)}, not '{value}'")
     if meta["low"] is not None and not meta["low"] <= value <= meta["high"]:
@@ -278,7 +278,7 @@ def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:  # noqa: ANN
         raise SettingsError(f"{name} must be an http:// or https:// address, not '{value}'")
 
 
-def _allowed(value: Any, meta: Mapping[str, Any]) -> str:  # noqa: ANN401 - any key
+def _allowed(value: Any, meta: Mapping[str, Any]) -> str:
     if meta["choices"]:
         return "one of " + ", ".join(meta["choices"])
     kind = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
@@ -287,7 +287,7 @@ def _allowed(value: Any, meta: Mapping[str, Any]) -> str:  # noqa: ANN401 - any 
     return kind if meta["low"] is None else f"{kind} from {meta['low']:,} to {meta['high']:,}"
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401 - any key
+def _shown(value: Any) -> str:
     return (
         {None: "–", True: "true", False: "false"}.get(value, str(value))
         if not isinstance(value, int | float) or isinstance(value, bool)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 import sys
 import webbrowser
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from nicegui import app as nicegui_app
 from nicegui import ui
 
 from backend.api import add_api
@@ -20,7 +22,7 @@ from backend.house import House, open_house
 from backend.logs import set_up_logging
 from backend.settings import Settings
 from lablink_ui.pages import add_pages
-from lablink_ui.theme import add_assets
+from lablink_ui.theme import add_assets, favicon
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ def make_app(settings: Settings, *, is_demo: bool = False) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_house(settings, is_demo=is_demo) as house:
-            app.state.house = house
+            # Pages are drawn by NiceGUI's own app, which is mounted in this one.
+            app.state.house = nicegui_app.state.house = house
             # What lives now lives for ever; without this a full collection pauses every page.
             gc.collect()
             gc.freeze()
@@ -55,6 +58,8 @@ def make_app(settings: Settings, *, is_demo: bool = False) -> FastAPI:
         title="LabLink",
         language="en-US",
         dark=None,
+        favicon=favicon(),
+        tailwind=False,
         reconnect_timeout=settings.server.reconnect_timeout_s,
         show_welcome_message=False,
     )
@@ -105,8 +110,8 @@ class _Server(uvicorn.Server):
         self._app = app
         self.has_served = False
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
         if self.started and not self.should_exit:
             self.has_served = True
             _greet(self._app.state.house)

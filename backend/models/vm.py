@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Index,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from backend.models.base import Base, Id, When, Words, one_of
+from backend.models.base import Base, When, Words, one_of
 from backend.states import Health, Origin, VmStatus
 
 

@@ -97,7 +97,7 @@ class LocalVms:
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.replace(directory / "agent.log.old")
         with log.open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603 - our own agent
+            process = subprocess.Popen(
                 [sys.executable, "-m", "agent", "--hostname", hostname, "--home", str(directory / "home")],
                 cwd=directory,
                 env=_environment(kept),

@@ -114,6 +114,6 @@ def _find_leftover(directory: Path) -> psutil.Process | None:
     try:
         noted = json.loads((directory / PID_FILE).read_text(encoding="ascii"))
         process = psutil.Process(int(noted["pid"]))
-        return process if abs(process.create_time() - float(noted["created"])) < 0.1 else None  # noqa: PLR2004
+        return process if abs(process.create_time() - float(noted["created"])) < 0.1 else None
     except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
         return None

@@ -112,7 +112,7 @@ class TerraformRunner:
             if resource["name"] == VM_RESOURCE and resource["mode"] == "managed" and "index" in resource
         }
 
-    async def _run(self, command: str, *arguments: str, **options: Any) -> None:  # noqa: ANN401 - python-terraform's own
+    async def _run(self, command: str, *arguments: str, **options: Any) -> None:
         if self.cancel.is_set():
             raise TerraformCancelled("cancelled")
         errors: list[str] = []
@@ -147,7 +147,7 @@ class TerraformRunner:
         loaded = await asyncio.to_thread(json.loads, "\n".join(lines))
         return loaded if isinstance(loaded, dict) else {}
 
-    def _argv(self, command: str, *arguments: str, **options: Any) -> list[str]:  # noqa: ANN401
+    def _argv(self, command: str, *arguments: str, **options: Any) -> list[str]:
         terraform = Terraform(working_dir=str(self.directory), terraform_bin_path=str(self.binary))
         argv: list[str] = terraform.generate_cmd_string(command, *arguments, **options)
         return argv

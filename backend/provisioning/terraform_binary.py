@@ -60,7 +60,7 @@ def _ensure(home: Path, download: bool, releases: str, path: str | None) -> Path
 
 def _version(binary: Path) -> tuple[int, ...]:
     try:
-        said = subprocess.run(  # noqa: S603 - what the PATH says is terraform
+        said = subprocess.run(
             [binary, "version", "-json"],
             capture_output=True,
             timeout=20,
@@ -68,7 +68,7 @@ def _version(binary: Path) -> tuple[int, ...]:
             env={**os.environ, "CHECKPOINT_DISABLE": "1"},
         )
         version = str(json.loads(said.stdout)["terraform_version"])
-        return tuple(int(part) for part in version.split("-")[0].split(".")[:2])
+        return tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2])
     except (OSError, ValueError, KeyError, subprocess.SubprocessError):
         return (0,)
 

@@ -26,7 +26,7 @@ from backend.states import (
 _Status = TypeVar("_Status", bound=StrEnum)
 
 
-def record_event(  # noqa: PLR0913 - the columns of one line of history
+def record_event(
     session: AsyncSession,
     kind: str,
     message: str,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.db.jobs import RUN_OPERATION, defer
 from backend.errors import Conflict, InvalidInput, NotFound
-from backend.models import Claim, Operation, OperationLog, OperationVm, Pool, Vm
+from backend.models import Operation, OperationLog, OperationVm, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.commands import add_command, cancel_open_commands
 from backend.services.moves import move_claim, move_operation, move_vm, record_event

@@ -1,0 +1,138 @@
+"""Our own components: small Vue parts that own what they show, told by the server what changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from nicegui.element import Element
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column. ``kind``: link, chip, person, bar, ago, when, text. ``wide`` ones are left out on a phone."""
+
+    key: str
+    label: str
+    kind: str = "text"
+    sortable: bool = True
+    wide: bool = False
+    wrap: bool = False
+
+    def as_props(self) -> dict[str, Any]:
+        """What the component gets."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """What an empty table says, with the next step in it."""
+
+    title: str
+    text: str
+    action: str = ""
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Something that can be done with selected rows."""
+
+    verb: str
+    label: str
+    danger: bool = False
+
+
+class LiveTable(Element, component="live_table.js"):
+    """A table that is reset once and then patched. ``on_resync`` is called when the browser lost a patch."""
+
+    def __init__(
+        self,
+        label: str,
+        columns: Sequence[Column],
+        *,
+        empty: Empty,
+        filters: Sequence[tuple[str, str]] = (),
+        verbs: Sequence[Verb] = (),
+        sort: str = "",
+        descending: bool = False,
+        searchable: bool = True,
+        armed: bool = False,
+        on_act: Callable[[str, list[str]], Awaitable[None]] | None = None,
+        on_resync: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self._seq = 0
+        self.props["label"] = label
+        self.props["columns"] = [column.as_props() for column in columns]
+        self.props["empty"] = {name: getattr(empty, name) for name in empty.__slots__}
+        self.props["filters"] = [{"value": value, "label": text} for value, text in filters]
+        self.props["verbs"] = [{name: getattr(verb, name) for name in verb.__slots__} for verb in verbs]
+        self.props["sort"], self.props["descending"] = sort or columns[0].key, descending
+        self.props["searchable"], self.props["armed"] = searchable, armed
+        if on_act is not None:
+            self.on("act", lambda event: on_act(str(event.args["verb"]), [str(name) for name in event.args["names"]]))
+        if on_resync is not None:
+            self.on("resync", lambda _: on_resync())
+
+    def reset(self, rows: Sequence[Row]) -> None:
+        """Shows exactly these rows."""
+        self._seq = 0
+        self.run_method("reset", rows, datetime.now(UTC).isoformat())
+
+    def patch(self, upserts: Sequence[Row], removals: Collection[int]) -> None:
+        """Adds or replaces rows by their id, and takes some away."""
+        if upserts or removals:
+            self._seq += 1
+            self.run_method("patch", upserts, list(removals), self._seq)
+
+
+class LogView(Element, component="log_view.js"):
+    """A log; lines that were appended before are skipped by their id."""
+
+    def __init__(self, label: str, *, testid: str) -> None:
+        super().__init__()
+        self.props["label"], self.props["testid"] = label, testid
+
+    def append(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Adds lines: dicts of id, at, level, source, message."""
+        if lines:
+            self.run_method("append", lines)
+
+
+class Chart(Element, component="chart.js"):
+    """Lines over time, from 0 to 100 %."""
+
+    def __init__(self, label: str, series: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__()
+        self.props["label"] = label
+        self.props["series"] = [{"key": key, "label": text, "color": color} for key, text, color in series]
+
+    def reset(self, points: Sequence[dict[str, Any]]) -> None:
+        """Shows these points: dicts of ``at`` and a value for each series."""
+        self.run_method("reset", points)
+
+
+class Ask(Element, component="ask.js"):
+    """The question before something that cannot be undone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answer: asyncio.Future[bool] | None = None
+        self.on("answer", lambda event: self._take(yes=bool(event.args)))
+
+    async def ask(self, title: str, body: str, *, verb: str, danger: bool = True) -> bool:
+        """Asks; returns whether the answer was yes. A newer question takes the place of an open one."""
+        self._take(yes=False)
+        self._answer = asyncio.get_running_loop().create_future()
+        self.run_method("ask", title, body, verb, danger)
+        return await self._answer
+
+    def _take(self, *, yes: bool) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(yes)

@@ -1,0 +1,59 @@
+"""The front door: a join code, or the way to one's own seat."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from fastapi import Request
+from nicegui import ui
+
+from backend.api.auth import get_house
+from backend.services.claims import list_claims
+from lablink_ui.frame import public_frame
+from lablink_ui.parts import Field, link_button, tag, text
+from lablink_ui.visits import follow
+
+
+@ui.page("/")
+async def home(request: Request) -> None:
+    """Anyone's first page."""
+    house = get_house(request)
+    mine = await list_claims(house.db, owner_hash=request.state.owner_hash, only_open=True)
+    with public_frame("Find your machine") as frame:
+        frame.subtitle.say("Enter the code your organiser gave you.")
+        if mine:
+            with tag("div", "card pad"):
+                tag("h2", "", "You have a seat")
+                tag("p", "sub", f"In {mine[0].pool}, as {mine[0].email}.")
+                link_button("Go to my seat", "/seat", classes="primary big")
+        with tag("form", "card pad") as form:
+            code = Field(
+                "Join code",
+                name="code",
+                testid="join-code",
+                autocomplete="off",
+                autocapitalize="none",
+                spellcheck="false",
+                autofocus=not mine,
+            )
+            error = text("div", "", "error", role="alert")
+            tag(
+                "button",
+                "button big" + ("" if mine else " primary"),
+                "Continue",
+                type="submit",
+                data_testid="join-submit",
+            )
+        tag("p", "sub", "").style("text-align: center")
+
+        def submit() -> None:
+            wanted = code.value.strip().lower()
+            if not wanted:
+                error.say("Enter a join code.")
+            elif house.live.snapshot.find_pool(wanted) is None:
+                error.say("There is no such join code. Check it with your organiser.")
+            else:
+                ui.navigate.to(f"/join/{quote(wanted)}")
+
+        form.on("submit", lambda _: submit(), js_handler="(e) => { e.preventDefault(); emit(); }")
+        await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)

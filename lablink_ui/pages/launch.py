@@ -1,0 +1,125 @@
+"""Launch: choose a pool and a number, see what will happen and what it costs, go."""
+
+from __future__ import annotations
+
+from fastapi import Request
+from fastapi.responses import Response
+from nicegui import ui
+
+from backend.errors import LabLinkError
+from backend.live.changes import ChangeSet, Snapshot
+from backend.services.costs import LaunchPreview, preview_launch
+from backend.services.operations import request_launch
+from backend.services.pools import list_pools
+from backend.states import PoolStatus
+from lablink_ui.frame import admin_frame
+from lablink_ui.parts import Facts, Field, link_button, tag, text
+from lablink_ui.visits import Reader, find_visit, follow, to_login
+from lablink_ui.words import count, money
+
+FACTS = {"machines": "Machines", "room": "Room in the pool", "cost": "Cost"}
+
+
+@ui.page("/admin/create")
+async def launch(request: Request) -> Response | None:
+    """The launch page."""
+    visit = await find_visit(request)
+    if visit is None:
+        return to_login(request)
+    house = visit.house
+    pools = [pool.name for pool in await list_pools(house.db) if pool.status is PoolStatus.OPEN]
+    subtitle = "Machines of one pool come up together; each is offered as soon as it is ready"
+    with admin_frame("Launch machines", active="machines", user=visit.admin.name, subtitle=subtitle) as frame:
+        if not pools:
+            with tag("div", "card empty"):
+                tag("span", "title", "No open pool")
+                tag("span", "", "Make or open one first.")
+                link_button("Pools", "/admin/pools", classes="primary")
+            await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
+            return None
+
+        async def submit() -> None:
+            error.say("")
+            send.props["disabled"] = True
+            send.update()
+            try:
+                operation = await request_launch(house.db, pool.value, _whole(number.value), actor=await visit.actor())
+            except LabLinkError as exc:
+                error.say(exc.message)
+                del send.props["disabled"]
+                send.update()
+            else:
+                ui.navigate.to(f"/admin/operations/{operation.id}")
+
+        async def preview() -> None:
+            try:
+                seen = await preview_launch(house.db, pool.value, _whole(number.value))
+            except LabLinkError as exc:
+                problem.say(exc.message)
+                return
+            facts.show(**_facts(seen))
+            problem.say(seen.problem or "")
+
+        reader = Reader(preview)
+        with tag("div", "grid2"):
+            with tag("form", "card pad") as form:
+                pool = Field(
+                    "Pool",
+                    name="pool",
+                    kind="select",
+                    testid="launch-pool",
+                    value=_wanted(request, pools),
+                    options={name: name for name in pools},
+                    on_change=reader.ask,
+                )
+                number = Field(
+                    "Number of machines",
+                    name="count",
+                    kind="number",
+                    testid="launch-count",
+                    value="1",
+                    min=1,
+                    max=1000,
+                    step=1,
+                    on_change=reader.ask,
+                )
+                error = text("div", "", "error", data_testid="launch-error", role="alert")
+                send = tag("button", "button primary big", "Launch", type="submit", data_testid="launch-submit")
+            form.on("submit", lambda _: submit(), js_handler="(e) => { e.preventDefault(); emit(); }")
+            with tag("section", "card pad", aria_label="What will happen"):
+                tag("h2", "", "What will happen")
+                facts = Facts(FACTS)
+                problem = text("p", "", "error")
+
+        def change(_: Snapshot, changes: ChangeSet) -> None:
+            if changes.vms or changes.pools:
+                reader.ask()
+
+        await follow(house, frame, start=lambda _: reader.ask(), on_changes=change)
+    return None
+
+
+def _wanted(request: Request, pools: list[str]) -> str:
+    asked = request.query_params.get("pool", "")
+    return asked if asked in pools else pools[0]
+
+
+def _whole(value: str) -> int:
+    """What was typed as a whole number; 0, which is refused with the right words, for anything else."""
+    return int(value) if value.strip().isdigit() and len(value) < 10 else 0
+
+
+def _facts(seen: LaunchPreview) -> dict[str, str | None]:
+    names = seen.hostnames
+    if not names:
+        said = None
+    elif len(names) <= 3:
+        said = ", ".join(names)
+    else:
+        said = f"{count(len(names), 'machine')}: {names[0]} to {names[-1]}"
+    cost = (
+        f"{money(seen.per_hour)} per hour, {money(seen.per_day)} per day"
+        if seen.per_hour
+        else "nothing: this pool has no price"
+    )
+    return {"machines": said, "room": f"{count(seen.room, 'more machine')}", "cost": cost}

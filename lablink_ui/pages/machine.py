@@ -1,0 +1,167 @@
+"""One machine: its state, its history, its health over time, its logs, and what can be done with it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+
+from fastapi import Request
+from fastapi.responses import Response
+from nicegui import ui
+
+from backend.errors import NotFound
+from backend.live.changes import ChangeSet, Snapshot
+from backend.services.events import list_events
+from backend.services.heartbeats import list_samples
+from backend.services.views import VmView
+from backend.services.vm_logs import list_vm_log
+from backend.services.vms import get_vm, get_vm_by_id
+from lablink_ui.components import Chart, LiveTable, LogView
+from lablink_ui.frame import admin_frame
+from lablink_ui.pages.events import COLUMNS, NO_EVENTS
+from lablink_ui.pages.machines import VERBS, act_on
+from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
+from lablink_ui.rows import condition_notes, event_row, log_line
+from lablink_ui.visits import Reader, Visit, find_visit, follow, to_login
+from lablink_ui.words import VM_WORDS, clock
+
+HOURS_SHOWN = 3
+FACTS = {
+    "pool": "Pool",
+    "researcher": "Researcher",
+    "health": "Health",
+    "reason": "Reason",
+    "beat": "Last heartbeat",
+    "gpu": "GPU",
+    "disk": "Disk free",
+    "agent": "Agent",
+    "boot": "Boot",
+    "made": "Made",
+}
+
+
+@ui.page("/admin/instances/{hostname}")
+async def machine(request: Request, hostname: str) -> Response | None:
+    """One machine's page."""
+    visit = await find_visit(request)
+    if visit is None:
+        return to_login(request)
+    try:
+        vm = await get_vm(visit.house.db, hostname)
+    except NotFound as exc:
+        with admin_frame("No such machine", active="machines", user=visit.admin.name, subtitle=exc.message) as frame:
+            link_button("All machines", "/admin/instances", classes="primary")
+            await follow(visit.house, frame, start=lambda _: None, on_changes=lambda *_: None)
+        return None
+    await _draw(visit, vm)
+    return None
+
+
+async def _draw(visit: Visit, vm: VmView) -> None:
+    house, hostname = visit.house, vm.hostname
+    with admin_frame(hostname, active="machines", user=visit.admin.name) as frame:
+        with frame.buttons:
+            buttons = {
+                verb.verb: button(
+                    verb.label,
+                    lambda name=verb.verb: act_on(visit, frame.ask, name, [hostname]),  # type: ignore[misc]
+                    classes="danger" if verb.danger else "",
+                    testid=f"vm-action-{verb.verb}",
+                )
+                for verb in VERBS
+            }
+        with tag("div", "row"):
+            chip = Chip(f"vm-{hostname}")
+            notes = text("span", "", "sub")
+        with tag("div", "grid2"):
+            with tag("section", "card pad", aria_label="Facts"):
+                tag("h2", "", "Facts")
+                facts = Facts(FACTS)
+            with tag("section", "card pad", aria_label="Health over time"):
+                charts = _draw_charts()
+        log = LogView("Log", testid="vm-log")
+        tag("h2", "", "Timeline")
+        timeline = LiveTable("Timeline", COLUMNS, empty=NO_EVENTS, sort="at", descending=True, searchable=False)
+        current = vm
+        last_line = 0
+
+        def show(seen: VmView) -> None:
+            chip.show(seen.status, VM_WORDS[seen.status])
+            notes.say(" · ".join(f"{each['text']}: {each['title']}" for each in condition_notes(seen)))
+            frame.subtitle.say(f"{seen.pool} · {seen.provider}")
+            for verb, element in buttons.items():
+                element.set_visibility(verb in seen.actions)
+            facts.show(**_facts(seen))
+
+        async def read_vm() -> None:
+            nonlocal current
+            current = await get_vm_by_id(house.db, vm.id)
+            show(current)
+
+        async def read_events() -> None:
+            timeline.reset([event_row(event) for event in await list_events(house.db, vm_id=vm.id, limit=200)])
+
+        async def read_log() -> None:
+            nonlocal last_line
+            lines = await list_vm_log(house.db, vm.id, after_id=last_line)
+            if lines:
+                last_line = lines[-1].id
+                log.append([log_line(line, with_source=True) for line in lines])
+
+        async def read_samples() -> None:
+            since = house.db.now() - timedelta(hours=HOURS_SHOWN)
+            samples = await list_samples(house.db, vm.id, since=since)
+            points = [{**asdict(sample), "at": sample.at.isoformat()} for sample in samples]
+            for chart in charts:
+                chart.reset(points)
+
+        vm_reader, event_reader, log_reader, sample_reader = (
+            Reader(read) for read in (read_vm, read_events, read_log, read_samples)
+        )
+
+        def start(snapshot: Snapshot) -> None:
+            show(snapshot.vms.get(vm.id, vm))
+            for reader in (event_reader, log_reader, sample_reader):
+                reader.ask()
+
+        def change(snapshot: Snapshot, changes: ChangeSet) -> None:
+            for seen in changes.vms.upserts:
+                if seen.id == vm.id:
+                    show(seen)
+                    sample_reader.ask()
+            if vm.id in changes.vms.removals:
+                vm_reader.ask()
+            if vm.id in changes.eventful_vms:
+                event_reader.ask()
+            if vm.id in changes.logged_vms:
+                log_reader.ask()
+
+        show(vm)
+        await follow(house, frame, start=start, on_changes=change)
+
+
+def _draw_charts() -> list[Chart]:
+    tag("h2", "", "Health over time")
+    machine = [
+        ("cpu_pct", "CPU", "#6d67e8"),
+        ("memory_pct", "Memory", "#0e9f6e"),
+        ("disk_free_pct", "Disk free", "#9aa3b0"),
+    ]
+    gpu = [("gpu_pct", "Busy", "#d9831f"), ("gpu_memory_pct", "Memory", "#0e9f6e")]
+    return [Chart("Machine", machine), Chart("GPU", gpu)]
+
+
+def _facts(vm: VmView) -> dict[str, str | None]:
+    return {
+        "pool": f"{vm.pool} ({vm.provider})",
+        "researcher": vm.email or "unclaimed",
+        "health": (vm.health.capitalize() if vm.health else "not reported yet")
+        + (f": {'; '.join(vm.reasons)}" if vm.reasons else ""),
+        "reason": vm.reason,
+        "beat": clock(vm.last_heartbeat_at),
+        "gpu": ", ".join(str(gpu.get("name") or "GPU") for gpu in vm.gpus) or "none",
+        "disk": f"{vm.disk_free_pct:.0f} %" if vm.disk_free_pct is not None else None,
+        "agent": vm.agent_version,
+        "boot": vm.boot_id,
+        "made": clock(vm.created_at),
+    }

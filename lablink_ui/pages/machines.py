@@ -1,0 +1,138 @@
+"""The machines: every VM that exists, live; act on one or on many."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse, Response
+from nicegui import ui
+
+from backend.live.changes import ChangeSet, Snapshot
+from backend.services.actor import Actor
+from backend.services.claims import release_vms
+from backend.services.operations import request_destroy
+from backend.services.vms import request_reboot, request_repair
+from lablink_ui.components import Ask, Column, Empty, LiveTable, Verb
+from lablink_ui.frame import admin_frame
+from lablink_ui.parts import link_button
+from lablink_ui.rows import VM_FILTERS, vm_row
+from lablink_ui.visits import Visit, attempt, find_visit, follow, to_login
+from lablink_ui.words import count
+
+COLUMNS = (
+    Column("machine", "Machine", "link"),
+    Column("state", "Status", "chip", wrap=True),
+    Column("researcher", "Researcher", "person"),
+    Column("gpu", "GPU", "bar", wide=True),
+    Column("cpu", "CPU", "bar", wide=True),
+    Column("memory", "Memory", "bar", wide=True),
+    Column("beat", "Last heartbeat", "ago", wide=True),
+    Column("age", "Made", "ago", wide=True),
+)
+VERBS = (
+    Verb("release", "Release", danger=True),
+    Verb("reboot", "Reboot", danger=True),
+    Verb("repair", "Repair"),
+    Verb("destroy", "Destroy", danger=True),
+)
+_WARNINGS = {
+    "release": "Their seats end now, and what is in the sessions is removed.",
+    "reboot": "Whoever works on them is interrupted; seats are kept.",
+    "repair": "They boot again and return to their pool once they are healthy.",
+    "destroy": "Their seats end and everything on them is lost. This cannot be undone.",
+}
+
+
+@ui.page("/admin/instances")
+async def machines(request: Request) -> Response | None:
+    """The table of machines."""
+    visit = await find_visit(request)
+    if visit is None:
+        return to_login(request)
+    with admin_frame("Machines", active="machines", user=visit.admin.name) as frame:
+        with frame.buttons:
+            link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
+
+        async def act(verb: str, hostnames: list[str]) -> None:
+            if await act_on(visit, frame.ask, verb, hostnames):
+                table.run_method("clearSelection")
+
+        table = LiveTable(
+            "Machines",
+            COLUMNS,
+            empty=Empty(
+                "No machines yet", "Launch some: they appear here as they come up.", "Launch machines", "/admin/create"
+            ),
+            filters=VM_FILTERS,
+            verbs=VERBS,
+            armed="destroy" in request.query_params,
+            on_act=act,
+            on_resync=lambda: start(visit.house.live.snapshot),
+        )
+
+        def start(snapshot: Snapshot) -> None:
+            table.reset([vm_row(vm) for vm in snapshot.vms.values()])
+            say(snapshot)
+
+        def change(snapshot: Snapshot, changes: ChangeSet) -> None:
+            table.patch([vm_row(vm) for vm in changes.vms.upserts], changes.vms.removals)
+            say(snapshot)
+
+        def say(snapshot: Snapshot) -> None:
+            number = len(snapshot.vms)
+            frame.subtitle.say(f"{count(number, 'machine')} in {count(len(snapshot.pools), 'pool')}, updated live")
+
+        await follow(visit.house, frame, start=start, on_changes=change)
+    return None
+
+
+@ui.page("/admin/destroy")
+async def destroy(request: Request) -> Response:
+    """The table of machines with destroy ready."""
+    return RedirectResponse("/admin/instances?destroy=1", status_code=303)
+
+
+async def act_on(visit: Visit, ask: Ask, verb: str, hostnames: list[str]) -> bool:
+    """Asks, then does it. Returns whether it was done."""
+    action = _ACTIONS.get(verb)
+    if action is None or not hostnames:
+        return False
+    names = ", ".join(hostnames[:8]) + (f" and {len(hostnames) - 8} more" if len(hostnames) > 8 else "")
+    what = hostnames[0] if len(hostnames) == 1 else count(len(hostnames), "machine")
+    title = f"{verb.capitalize()} {what}?"
+    if not await ask.ask(title, f"{names}\n\n{_WARNINGS[verb]}", verb=verb.capitalize(), danger=verb != "repair"):
+        return False
+
+    async def do() -> str:
+        return await action(visit, hostnames, await visit.actor())
+
+    return await attempt(do)
+
+
+async def _release(visit: Visit, hostnames: list[str], actor: Actor) -> str:
+    done = await release_vms(visit.house.db, hostnames, actor=actor)
+    return f"{count(len(done), 'seat')} released"
+
+
+async def _reboot(visit: Visit, hostnames: list[str], actor: Actor) -> str:
+    done = await request_reboot(visit.house.db, hostnames, actor=actor)
+    return f"{count(len(done), 'machine')} told to reboot"
+
+
+async def _repair(visit: Visit, hostnames: list[str], actor: Actor) -> str:
+    done = await request_repair(visit.house.db, hostnames, actor=actor)
+    return f"{count(len(done), 'machine')} told to boot again"
+
+
+async def _destroy(visit: Visit, hostnames: list[str], actor: Actor) -> str:
+    await request_destroy(visit.house.db, hostnames, actor=actor)
+    return f"{count(len(hostnames), 'machine')} being destroyed"
+
+
+_ACTIONS: dict[str, Callable[[Visit, list[str], Actor], Awaitable[str]]] = {
+    "release": _release,
+    "reboot": _reboot,
+    "repair": _repair,
+    "destroy": _destroy,
+}

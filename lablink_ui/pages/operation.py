@@ -1,0 +1,119 @@
+"""One operation: progress with each machine, the live Terraform log, cancel."""
+
+from __future__ import annotations
+
+from fastapi import Request
+from fastapi.responses import Response
+from nicegui import ui
+
+from backend.errors import NotFound
+from backend.live.changes import ChangeSet, Snapshot
+from backend.services.operations import get_operation, list_operation_log, request_cancel
+from backend.services.views import OperationView
+from backend.states import OPEN_OPERATION
+from lablink_ui.components import Column, Empty, LiveTable, LogView
+from lablink_ui.frame import admin_frame
+from lablink_ui.parts import Chip, button, link_button, tag, text
+from lablink_ui.rows import log_line, progress_row
+from lablink_ui.visits import Reader, Visit, attempt, find_visit, follow, to_login
+from lablink_ui.words import KIND_WORDS, OPERATION_WORDS, count, person
+
+COLUMNS = (
+    Column("machine", "Machine", "link"),
+    Column("state", "Progress", "chip", wrap=True),
+    Column("took", "Time", wide=True),
+)
+BIGGEST_ID = 2**63 - 1
+
+
+@ui.page("/admin/operations/{number}")
+async def operation(request: Request, number: str) -> Response | None:
+    """One operation's page."""
+    visit = await find_visit(request)
+    if visit is None:
+        return to_login(request)
+    try:
+        found = await get_operation(visit.house.db, _parse(number))
+    except NotFound as exc:
+        with admin_frame(
+            "No such operation", active="operations", user=visit.admin.name, subtitle=exc.message
+        ) as frame:
+            link_button("All operations", "/admin/operations", classes="primary")
+            await follow(visit.house, frame, start=lambda _: None, on_changes=lambda *_: None)
+        return None
+    await _draw(visit, found)
+    return None
+
+
+def _parse(number: str) -> int:
+    if not number.isdigit() or int(number) > BIGGEST_ID:
+        raise NotFound(f"There is no operation {number[:40]!r}.")
+    return int(number)
+
+
+async def _draw(visit: Visit, found: OperationView) -> None:
+    house = visit.house
+    title = f"{KIND_WORDS[found.kind]} {count(len(found.progress), 'machine')}"
+    with admin_frame(title, active="operations", user=visit.admin.name) as frame:
+
+        async def cancel() -> None:
+            words = "Terraform stops after what it is at. What was made by then is kept."
+            if await frame.ask.ask("Cancel this operation?", words, verb="Cancel it"):
+                await attempt(do_cancel)
+
+        async def do_cancel() -> str:
+            await request_cancel(house.db, found.id, actor=await visit.actor())
+            return "Cancel asked for"
+
+        with frame.buttons:
+            stop = button("Cancel operation", cancel, classes="danger", testid="operation-cancel")
+        with tag("div", "row"):
+            chip = Chip("operation-status")
+            reason = text("span", "", "sub")
+        with tag(
+            "div", "progress", role="progressbar", aria_label="Machines done", aria_valuemin=0, aria_valuemax=100
+        ) as bar:
+            fill = tag("span")
+        log = LogView("Terraform log", testid="operation-log")
+        table = LiveTable(
+            "Progress with each machine",
+            COLUMNS,
+            empty=Empty("No machines", "This operation is about none."),
+            searchable=len(found.progress) > 20,
+        )
+        last_line = 0
+
+        def show(seen: OperationView) -> None:
+            chip.show(seen.status, OPERATION_WORDS[seen.status])
+            asked = " · cancel asked for" if seen.cancel_requested_at and seen.status in OPEN_OPERATION else ""
+            reason.say((seen.reason or "") + asked)
+            frame.subtitle.say(f"{seen.pool} · operation {seen.id} · asked for by {person(seen.requested_by)}")
+            stop.set_visibility(seen.status in OPEN_OPERATION and seen.cancel_requested_at is None)
+            done = sum(each.state in {"done", "failed"} for each in seen.progress)
+            percent = round(100 * done / len(seen.progress)) if seen.progress else 100
+            fill.style(f"width: {percent}%")
+            bar.props["aria-valuenow"] = percent
+            bar.update()
+            table.reset([progress_row(index, each) for index, each in enumerate(seen.progress)])
+
+        async def read_log() -> None:
+            nonlocal last_line
+            lines = await list_operation_log(house.db, found.id, after_id=last_line)
+            if lines:
+                last_line = lines[-1].id
+                log.append([log_line(line, with_source=False) for line in lines])
+
+        reader = Reader(read_log)
+
+        def start(snapshot: Snapshot) -> None:
+            show(snapshot.operations.get(found.id, found))
+            reader.ask()
+
+        def change(_: Snapshot, changes: ChangeSet) -> None:
+            for seen in changes.operations.upserts:
+                if seen.id == found.id:
+                    show(seen)
+            if found.id in changes.logged_operations:
+                reader.ask()
+
+        await follow(house, frame, start=start, on_changes=change)

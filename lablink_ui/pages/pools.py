@@ -1,0 +1,227 @@
+"""The pools: make, edit, open, close; the join link for researchers and tokens for machines that join by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastapi import Request
+from fastapi.responses import Response
+from nicegui import ui
+
+from backend.errors import InvalidInput, NotFound
+from backend.house import House
+from backend.live.changes import ChangeSet, Snapshot
+from backend.services.enrolments import create_enrolments
+from backend.services.pools import PoolSpec, create_pool, get_pool, set_pool_open, spec_of, update_pool
+from backend.services.views import PoolView
+from backend.states import PoolStatus, Role
+from lablink_ui.components import Empty, LiveTable
+from lablink_ui.frame import Frame, admin_frame
+from lablink_ui.pages.overview import POOL_COLUMNS
+from lablink_ui.parts import Chip, Field, button, link_button, tag, text
+from lablink_ui.rows import pool_row
+from lablink_ui.visits import Visit, attempt, find_visit, follow, to_login
+from lablink_ui.words import POOL_WORDS
+
+
+@ui.page("/admin/pools")
+async def pools(request: Request) -> Response | None:
+    """All pools, and a form for a new one."""
+    visit = await find_visit(request)
+    if visit is None:
+        return to_login(request)
+    house = visit.house
+    subtitle = "Machines of one specification, launched and claimed together"
+    with admin_frame("Pools", active="pools", user=visit.admin.name, subtitle=subtitle) as frame:
+        empty = Empty("No pools", "Make the first below.")
+        table = LiveTable("Pools", POOL_COLUMNS, empty=empty, searchable=False)
+        with tag("form", "card pad") as form:
+            tag("h2", "", "New pool")
+            name = Field(
+                "Name",
+                name="name",
+                testid="pool-name",
+                hint="Lower-case letters, digits and hyphens; it is part of every hostname",
+                required=True,
+            )
+            fields = _Fields(house.pool_defaults, house)
+            tag("button", "button primary", "Make pool", type="submit", data_testid="pool-submit").style(
+                "align-self: flex-start"
+            )
+
+        async def make() -> str:
+            actor = await visit.actor(Role.ADMIN)
+            pool = await create_pool(house.db, name.value.strip(), fields.read(house.pool_defaults), actor=actor)
+            ui.navigate.to(f"/admin/pools/{pool.name}")
+            return f"Pool {pool.name} was made"
+
+        form.on("submit", lambda _: attempt(make), js_handler="(e) => { e.preventDefault(); emit(); }")
+
+        def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
+            table.reset([pool_row(pool, snapshot) for pool in snapshot.pools.values()])
+
+        await follow(house, frame, start=show, on_changes=show)
+    return None
+
+
+@ui.page("/admin/pools/{name}")
+async def pool(request: Request, name: str) -> Response | None:
+    """One pool."""
+    visit = await find_visit(request)
+    if visit is None:
+        return to_login(request)
+    try:
+        found = await get_pool(visit.house.db, name)
+    except NotFound as exc:
+        with admin_frame("No such pool", active="pools", user=visit.admin.name, subtitle=exc.message) as frame:
+            link_button("All pools", "/admin/pools", classes="primary")
+            await follow(visit.house, frame, start=lambda _: None, on_changes=lambda *_: None)
+        return None
+    with admin_frame(f"Pool {name}", active="pools", user=visit.admin.name) as frame:
+        await _draw(visit, frame, found)
+    return None
+
+
+async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
+    house, name = visit.house, found.name
+    with frame.buttons:
+        opener = button("", lambda: attempt(toggle), testid="pool-toggle")
+        words = text("span", "")
+        words.move(opener)
+        link_button("Launch machines", f"/admin/create?pool={name}", classes="primary", icon_name="plus")
+    chip = Chip("pool-status")
+    with tag("div", "grid2"):
+        with tag("form", "card pad") as form:
+            tag("h2", "", "Specification")
+            fields = _Fields(spec_of(found), house)
+            tag("span", "hint sub", "Machines that run already are not touched.")
+            tag("button", "button primary", "Save", type="submit", data_testid="pool-save").style(
+                "align-self: flex-start"
+            )
+        with tag("div", "stack"):
+            with tag("section", "card pad", aria_label="For researchers"):
+                tag("h2", "", "For researchers")
+                tag("p", "sub", "Show this link in the room, or send it around:")
+                link = f"{house.settings.public_url}/join/{name}"
+                tag("a", "mono", link, href=f"/join/{name}")
+            _draw_tokens(visit, name)
+
+    async def save() -> str:
+        actor = await visit.actor(Role.ADMIN)
+        await update_pool(
+            house.db, name, fields.read(replace(spec_of(found), providers=tuple(house.providers))), actor=actor
+        )
+        return "Saved"
+
+    form.on("submit", lambda _: attempt(save), js_handler="(e) => { e.preventDefault(); emit(); }")
+
+    async def toggle() -> str:
+        actor = await visit.actor(Role.ADMIN)
+        now = await get_pool(house.db, name)
+        is_open = now.status is PoolStatus.OPEN
+        if is_open and not await frame.ask.ask(
+            f"Close pool {name}?",
+            "Nobody can claim or launch in it. What runs keeps running until it is destroyed.",
+            verb="Close pool",
+        ):
+            return ""
+        await set_pool_open(house.db, name, is_open=not is_open, actor=actor)
+        return f"Pool {name} is {'closed' if is_open else 'open'}"
+
+    def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
+        seen = snapshot.pools.get(found.id, found)
+        chip.show(seen.status, POOL_WORDS[seen.status])
+        words.say("Close pool" if seen.status is PoolStatus.OPEN else "Open pool")
+        row = pool_row(seen, snapshot)
+        frame.subtitle.say(
+            f"{row['machines']} machines · {row['free']} available · {row['used']} in use · {row['line']} in line"
+        )
+
+    await follow(house, frame, start=show, on_changes=show)
+
+
+def _draw_tokens(visit: Visit, name: str) -> None:
+    with tag("section", "card pad", aria_label="Your own machines"):
+        tag("h2", "", "Your own machines")
+        tag(
+            "p",
+            "sub",
+            "A machine you have can join this pool: give its agent one of these tokens. Each works once, for a day.",
+        )
+        number = Field("Number of machines", name="tokens", kind="number", value="1", min=1, testid="enrolment-count")
+        shown = text("pre", "", "mono wrap", data_testid="enrolment-tokens")
+        shown.style("white-space: pre-wrap; overflow-wrap: anywhere; margin: 0")
+
+        async def make() -> str:
+            actor = await visit.actor(Role.ADMIN)
+            tokens = await create_enrolments(visit.house.db, name, int(number.number()), actor=actor)
+            shown.say("\n".join(tokens))
+            return "Shown this once: copy them now"
+
+        button("Make tokens", lambda: attempt(make), testid="enrolment-submit").style("align-self: flex-start")
+
+
+class _Fields:
+    """The fields of a pool's specification."""
+
+    def __init__(self, spec: PoolSpec, house: House) -> None:
+        providers = {name: name for name in house.providers}
+        with tag("div", "grid2").style("grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 14px"):
+            self.provider = Field("Provider", name="provider", kind="select", value=spec.provider, options=providers)
+            self.max = Field(
+                "Most machines", name="max", kind="number", value=str(spec.max), min=1, max=1000, testid="pool-max"
+            )
+            self.price = Field(
+                "Price per machine and hour, $",
+                name="price",
+                kind="number",
+                value=f"{spec.price_per_hour:g}",
+                min=0,
+                step="any",
+                testid="pool-price",
+            )
+            self.boot = Field(
+                "Boot deadline, seconds", name="boot", kind="number", value=str(spec.boot_deadline_s), min=30
+            )
+            self.grace = Field(
+                "May be silent for, seconds", name="grace", kind="number", value=str(spec.unreachable_grace_s), min=30
+            )
+            self.spare = Field(
+                "Keep available, machines", name="spare", kind="number", value=str(spec.available_min), min=0
+            )
+        self.repository = Field(
+            "Git repository",
+            name="repository",
+            value=spec.repository or "",
+            hint="Cloned on each machine before it is ready",
+            testid="pool-repository",
+        )
+        self.script = Field(
+            "Startup script",
+            name="script",
+            kind="area",
+            value=spec.startup_script or "",
+            hint="Run on each machine before it is ready",
+            testid="pool-script",
+        )
+
+    def read(self, base: PoolSpec) -> PoolSpec:
+        """What stands in the fields now.
+
+        Raises:
+            InvalidInput: a number is none.
+        """
+        try:
+            return replace(
+                base,
+                provider=self.provider.value,
+                max=int(self.max.value),
+                available_min=int(self.spare.value),
+                price_per_hour=float(self.price.value),
+                boot_deadline_s=int(self.boot.value),
+                unreachable_grace_s=int(self.grace.value),
+                repository=self.repository.value.strip() or None,
+                startup_script=self.script.value.replace("\r\n", "\n") or None,
+            )
+        except ValueError:
+            raise InvalidInput("Fill every number field with a number.") from None

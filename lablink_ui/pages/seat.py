@@ -1,0 +1,133 @@
+"""The seat: the researcher's own machine, or the place in line, live."""
+
+from __future__ import annotations
+
+from fastapi import Request
+from nicegui import ui
+
+from backend.api.auth import get_address, get_house
+from backend.live.changes import ChangeSet, Snapshot
+from backend.services.claims import get_position, list_claims, release_own_claim
+from backend.services.views import ClaimView, VmView
+from backend.states import OPEN_CLAIM, ClaimStatus, Health
+from lablink_ui.frame import Frame, public_frame
+from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
+from lablink_ui.visits import Reader, attempt, follow
+from lablink_ui.words import CLAIM_WORDS, clock
+
+_SENTENCES = {
+    ClaimStatus.WAITING: "You are in line. Keep this page open or come back later: you are let in by itself.",
+    ClaimStatus.PREPARING: "Your machine is being made ready. This takes a few seconds.",
+    ClaimStatus.ACTIVE: "Your machine is ready. Close this page and come back any time: it stays yours.",
+    ClaimStatus.RELEASED: "You gave your seat back.",
+    ClaimStatus.FAILED: "Your seat has ended.",
+    ClaimStatus.EXPIRED: "Your seat has ended: its time is over.",
+}
+
+
+@ui.page("/seat")
+async def seat(request: Request) -> None:
+    """The seat of this browser; of several, the latest."""
+    house, owner_hash = get_house(request), request.state.owner_hash
+    claims = await list_claims(house.db, owner_hash=owner_hash)
+    if not claims:
+        with public_frame("No seat here yet") as frame:
+            frame.subtitle.say("This browser holds no seat. Enter your join code to get one.")
+            link_button("Enter a join code", "/", classes="primary big")
+            await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
+        return
+    claim = next((each for each in claims if each.status in OPEN_CLAIM), claims[0])
+    position = await get_position(house.db, claim.id)
+    with public_frame("Your seat", wide=True) as frame:
+        page = _SeatPage(frame, claim)
+
+        async def release() -> None:
+            words = "Your session and everything in it is removed from the machine, and somebody else gets it."
+            if claim_now().status is ClaimStatus.WAITING:
+                words = "You lose your place in line."
+            if await frame.ask.ask("Give back your seat?", words, verb="Give it back"):
+                await attempt(do_release)
+
+        async def do_release() -> str:
+            await release_own_claim(house.db, claim.id, owner_hash=owner_hash, address=get_address(request))
+            return "You gave your seat back"
+
+        async def read() -> None:
+            nonlocal claim
+            claim = (await list_claims(house.db, ids=[claim.id]))[0]
+            page.show(claim, None, None)
+
+        def claim_now() -> ClaimView:
+            return house.live.snapshot.claims.get(claim.id, claim)
+
+        page.give_back.on("click", lambda _: release())
+        reader = Reader(read)
+
+        def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
+            now = snapshot.claims.get(claim.id)
+            if now is None:
+                reader.ask()
+                return
+            page.show(now, snapshot.positions.get(claim.id), snapshot.vms.get(now.vm_id or 0))
+
+        page.show(claim, position, None)
+        await follow(house, frame, start=show, on_changes=show)
+
+
+class _SeatPage:
+    """What the page shows of a claim."""
+
+    def __init__(self, frame: Frame, claim: ClaimView) -> None:
+        self._frame = frame
+        with tag("div", "card pad"):
+            with tag("div", "row"):
+                self._hostname = text("h2", "", data_testid="seat-hostname")
+                self._status = Chip("seat-status")
+            with tag("div", "stack") as self._line:
+                tag("span", "sub", "Your place in line")
+                self._position = text("div", "", "position", data_testid="seat-position", aria_live="polite")
+            with tag("div", "stack") as self._machine:
+                self._facts = Facts({"pool": "Workshop", "email": "As", "health": "Machine", "beat": "Last heard of"})
+                self._connect = button(
+                    "Connect",
+                    classes="primary big",
+                    testid="seat-connect",
+                    disabled=True,
+                    aria_describedby="no-connection",
+                )
+                tag(
+                    "p",
+                    "note",
+                    "No connection is configured for this workshop yet. Your organiser can tell you how to reach the machine.",
+                    id="no-connection",
+                )
+            self._reason = text("p", "", "sub")
+            with tag("div", "row"):
+                self.give_back = button("Give it back", classes="danger", testid="seat-release")
+                self._again = link_button("Get another seat", f"/join/{claim.pool}", classes="primary")
+
+    def show(self, claim: ClaimView, position: int | None, vm: VmView | None) -> None:
+        """Shows the claim as it is now."""
+        is_open, is_waiting = claim.status in OPEN_CLAIM, claim.status is ClaimStatus.WAITING
+        self._frame.subtitle.say(_SENTENCES[claim.status])
+        self._hostname.say(claim.hostname or claim.pool)
+        self._status.show(claim.status, CLAIM_WORDS[claim.status])
+        self._position.say(str(position) if position else "")
+        self._line.set_visibility(is_waiting)
+        self._machine.set_visibility(is_open and not is_waiting)
+        self._reason.say("" if is_open else (claim.reason or "").capitalize())
+        self.give_back.set_visibility(is_open)
+        self._again.set_visibility(not is_open)
+        self._facts.show(
+            pool=claim.pool, email=claim.email, health=_health(vm), beat=clock(vm.last_heartbeat_at) if vm else None
+        )
+
+
+def _health(vm: VmView | None) -> str | None:
+    if vm is None:
+        return None
+    if vm.unreachable_since:
+        return "does not answer right now; your organiser can see it"
+    if vm.health is Health.HEALTHY:
+        return "healthy"
+    return f"{vm.health or 'starting'}{': ' + '; '.join(vm.reasons) if vm.reasons else ''}"

@@ -1,0 +1,222 @@
+"""Views as rows of a live table: what each cell shows, what it sorts by, what a search finds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from backend.live.changes import Snapshot
+from backend.services.views import EventView, LogLineView, OperationView, PoolView, ProgressView, VmView
+from backend.states import Health, OperationStatus, VmStatus
+from lablink_ui.components import Row
+from lablink_ui.words import (
+    KIND_WORDS,
+    OPERATION_WORDS,
+    POOL_WORDS,
+    PROGRESS_WORDS,
+    VM_WORDS,
+    count,
+    duration,
+    money,
+    person,
+)
+
+VM_FILTERS = (
+    ("", "All"),
+    ("available", "Available"),
+    ("in-use", "In use"),
+    ("busy", "In progress"),
+    ("trouble", "Trouble"),
+)
+_BUSY = {VmStatus.PROVISIONING, VmStatus.BOOTING, VmStatus.CLEANING, VmStatus.DESTROYING}
+
+
+def vm_row(vm: VmView) -> Row:
+    """A machine."""
+    notes = condition_notes(vm)
+    gpu = vm.gpus[0].get("utilisation_pct") if vm.gpus else None
+    return _row(
+        vm.id,
+        name=vm.hostname,
+        testid=f"vm-{vm.hostname}",
+        status=vm.status,
+        group=_vm_group(vm),
+        gist=f"{vm.status} {vm.email} {vm.reason} {vm.health} {bool(vm.unreachable_since)} {vm.boot_id}",
+        words=f"{vm.hostname} {vm.pool} {vm.provider} {vm.status} {vm.email or ''} {VM_WORDS[vm.status][0]} {vm.reason or ''}",
+        actions=list(vm.actions),
+        ticks=True,
+        machine=_link(vm.hostname, f"/admin/instances/{vm.hostname}", f"{vm.pool} · {vm.provider}"),
+        state={**_chip(VM_WORDS[vm.status]), "notes": notes, "sub": vm.reason if vm.status in TROUBLE else None},
+        researcher=vm.email,
+        gpu=gpu,
+        cpu=vm.cpu_pct,
+        memory=vm.memory_pct,
+        beat=_iso(vm.last_heartbeat_at),
+        age=_iso(vm.created_at),
+        sort={
+            "machine": vm.hostname,
+            "state": VM_WORDS[vm.status][0],
+            "researcher": vm.email,
+            "gpu": gpu,
+            "cpu": vm.cpu_pct,
+            "memory": vm.memory_pct,
+            "beat": _iso(vm.last_heartbeat_at),
+            "age": _iso(vm.created_at),
+        },
+    )
+
+
+TROUBLE = {VmStatus.FAILED, VmStatus.QUARANTINED}
+
+
+def condition_notes(vm: VmView) -> list[dict[str, str]]:
+    """The conditions shown beside a status."""
+    notes = []
+    if vm.unreachable_since and vm.status not in {VmStatus.DESTROYING, VmStatus.DESTROYED}:
+        notes.append(
+            {"text": "Unreachable", "tone": "bad", "title": f"silent since {vm.unreachable_since:%H:%M:%S} UTC"}
+        )
+    if vm.health in {Health.UNHEALTHY, Health.DEGRADED}:
+        tone = "bad" if vm.health is Health.UNHEALTHY else "busy"
+        notes.append({"text": vm.health.capitalize(), "tone": tone, "title": "; ".join(vm.reasons)})
+    return notes
+
+
+def operation_row(operation: OperationView) -> Row:
+    """An operation."""
+    done = sum(each.state in {"done", "failed"} for each in operation.progress)
+    total = len(operation.progress)
+    took = _took(operation)
+    what = f"{KIND_WORDS[operation.kind]} {count(total, 'machine')}"
+    return _row(
+        operation.id,
+        name=str(operation.id),
+        testid=f"operation-{operation.id}",
+        status=operation.status,
+        group=operation.status,
+        gist=f"{operation.status} {done}",
+        words=f"{operation.id} {what} {operation.pool} {operation.requested_by} {operation.status} {operation.reason or ''} "
+        + " ".join(operation.hostnames),
+        what=_link(what, f"/admin/operations/{operation.id}", f"{operation.pool} · no. {operation.id}"),
+        state={**_chip(OPERATION_WORDS[operation.status]), "sub": operation.reason},
+        progress=100 * done / total if total else None,
+        by=person(operation.requested_by),
+        at=_iso(operation.created_at),
+        took=took,
+        ticks=True,
+        sort={
+            "what": operation.id,
+            "state": operation.status,
+            "progress": done,
+            "by": operation.requested_by,
+            "at": _iso(operation.created_at),
+            "took": took,
+        },
+    )
+
+
+def progress_row(number: int, progress: ProgressView) -> Row:
+    """How far an operation is with one machine."""
+    return _row(
+        number,
+        name=progress.hostname,
+        testid=f"progress-{progress.hostname}",
+        status=progress.state,
+        group=progress.state,
+        gist=progress.state,
+        words=f"{progress.hostname} {progress.detail or ''}",
+        machine=_link(progress.hostname, f"/admin/instances/{progress.hostname}", None),
+        state={**_chip(PROGRESS_WORDS[progress.state]), "sub": progress.detail},
+        took=duration(progress.elapsed_s) if progress.elapsed_s else None,
+        sort={"machine": progress.hostname, "state": progress.state, "took": progress.elapsed_s},
+    )
+
+
+def pool_row(pool: PoolView, snapshot: Snapshot) -> Row:
+    """A pool with what it holds now."""
+    vms = [vm for vm in snapshot.vms.values() if vm.pool_id == pool.id]
+    free = sum(vm.status is VmStatus.AVAILABLE for vm in vms)
+    used = sum(vm.status is VmStatus.IN_USE for vm in vms)
+    line = sum(snapshot.claims[claim_id].pool_id == pool.id for claim_id in snapshot.positions)
+    text = f"{len(vms)} of {pool.max}"
+    return _row(
+        pool.id,
+        name=pool.name,
+        testid=f"pool-{pool.name}",
+        status=pool.status,
+        group=pool.status,
+        gist=f"{pool.status} {text} {free} {used} {line}",
+        words=f"{pool.name} {pool.provider}",
+        pool=_link(pool.name, f"/admin/pools/{pool.name}", pool.provider),
+        state=_chip(POOL_WORDS[pool.status]),
+        machines=text,
+        free=str(free),
+        used=str(used),
+        line=str(line),
+        price=f"{money(pool.price_per_hour)} per hour" if pool.price_per_hour else None,
+        sort={
+            "pool": pool.name,
+            "state": pool.status,
+            "machines": len(vms),
+            "free": free,
+            "used": used,
+            "line": line,
+            "price": pool.price_per_hour,
+        },
+    )
+
+
+def event_row(event: EventView) -> Row:
+    """A line of history."""
+    return _row(
+        event.id,
+        name=str(event.id),
+        testid=f"event-{event.id}",
+        status=event.kind,
+        group=event.kind.partition(".")[0],
+        gist="",
+        words=f"{event.message} {event.actor} {event.kind} {event.address or ''}",
+        what=_link(event.message, None, event.kind),
+        by=person(event.actor) + (f" · {event.address}" if event.address else ""),
+        at=_iso(event.at),
+        sort={"what": event.message, "by": event.actor, "at": event.id},
+    )
+
+
+def log_line(line: LogLineView, *, with_source: bool) -> dict[str, Any]:
+    """A line for a log view."""
+    return {
+        "id": line.id,
+        "at": _iso(line.at),
+        "level": line.level,
+        "source": line.source if with_source else "",
+        "message": line.message,
+    }
+
+
+def _row(number: int, **values: Any) -> Row:
+    return {"actions": [], "ticks": False, **values, "id": number, "words": values["words"].lower()}
+
+
+def _vm_group(vm: VmView) -> str:
+    if vm.status in TROUBLE or vm.unreachable_since or vm.health is Health.UNHEALTHY:
+        return "trouble"
+    return "busy" if vm.status in _BUSY else str(vm.status)
+
+
+def _chip(words: tuple[str, str]) -> dict[str, Any]:
+    return {"text": words[0], "tone": words[1]}
+
+
+def _link(text: str, href: str | None, sub: str | None) -> dict[str, Any]:
+    return {"text": text, "href": href, "sub": sub}
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None
+
+
+def _took(operation: OperationView) -> str | None:
+    if operation.started_at is None or operation.finished_at is None:
+        return "running" if operation.status is OperationStatus.RUNNING else None
+    return duration((operation.finished_at - operation.started_at).total_seconds())

@@ -1,0 +1,137 @@
+"""One visit to a page: who looks, what they may do, and how the page stays true while it is open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse, Response
+from nicegui import background_tasks, ui
+
+from backend.api.auth import get_address, get_house, is_secure
+from backend.api.cookies import session_cookie
+from backend.errors import Forbidden, LabLinkError, Unauthenticated, Unavailable
+from backend.house import House
+from backend.live.changes import ChangeSet, Snapshot
+from backend.services.actor import Actor
+from backend.services.sign_in import AdminIdentity, find_session
+from backend.states import Role
+from lablink_ui.frame import Frame
+
+RETRY_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A signed-in admin looking at a page."""
+
+    house: House
+    admin: AdminIdentity
+    secret: str
+    address: str | None
+
+    async def actor(self, *roles: Role) -> Actor:
+        """Who acts, checked again now: sockets outlive sign-outs.
+
+        Raises:
+            Unauthenticated: the session has ended.
+            Forbidden: the role does not allow it (default: operators and admins may).
+        """
+        admin = await find_session(self.house.db, self.secret)
+        if admin is None:
+            raise Unauthenticated("Your session has ended. Sign in again.")
+        if admin.role not in (roles or (Role.OPERATOR, Role.ADMIN)):
+            raise Forbidden(f"As {admin.role} you may not do this.")
+        return admin.actor(self.address)
+
+
+async def find_visit(request: Request) -> Visit | None:
+    """The signed-in admin, if the browser's cookie is one's session."""
+    house = get_house(request)
+    secret = request.cookies.get(session_cookie(secure=is_secure(house)), "")
+    admin = await find_session(house.db, secret) if secret else None
+    return Visit(house, admin, secret, get_address(request)) if admin else None
+
+
+def to_login(request: Request) -> Response:
+    """Sends whoever is not signed in to the sign-in page, and back here afterwards."""
+    return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
+
+
+async def follow(
+    house: House,
+    frame: Frame,
+    *,
+    start: Callable[[Snapshot], object],
+    on_changes: Callable[[Snapshot, ChangeSet], object],
+) -> None:
+    """Waits for the browser, shows the snapshot, then every change until the page is gone. Call it last."""
+    client, snapshot = ui.context.client, house.live.snapshot
+    await client.connected(timeout=60)
+
+    def take(changes: ChangeSet) -> None:
+        frame.set_live(is_live=snapshot.is_live)
+        with client:
+            on_changes(snapshot, changes)
+
+    # No await between the first picture and the subscription: nothing falls between them.
+    start(snapshot)
+    frame.set_live(is_live=snapshot.is_live)
+    client.on_delete(house.live.subscribe(take))
+
+
+class Reader:
+    """Reads something for a page whenever asked: one reading at a time, and once more if asked meanwhile."""
+
+    def __init__(self, read: Callable[[], Awaitable[None]]) -> None:
+        self._read = read
+        self._is_wanted = False
+        self._is_reading = False
+        self._client = ui.context.client
+
+    def ask(self) -> None:
+        """Asks for a (further) reading."""
+        self._is_wanted = True
+        if not self._is_reading:
+            self._is_reading = True
+            background_tasks.create(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._is_wanted and not self._client.is_deleted:
+                self._is_wanted = False
+                try:
+                    with self._client:
+                        await self._read()
+                except Unavailable:
+                    self._is_wanted = True
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            self._is_reading = False
+
+
+async def attempt(action: Callable[[], Awaitable[str | None]]) -> bool:
+    """Does something for a person and says what came of it. Returns whether it went well."""
+    try:
+        said = await action()
+    except LabLinkError as exc:
+        tell(exc.message, is_bad=True)
+        return False
+    except Exception:
+        logger.exception("an action of a page failed")
+        tell("Something went wrong here. It was logged.", is_bad=True)
+        return False
+    if said:
+        tell(said)
+    return True
+
+
+def tell(message: str, *, is_bad: bool = False) -> None:
+    """Says something in passing."""
+    ui.notify(message, position="bottom", timeout=6_000 if is_bad else 3_000, classes="told bad" if is_bad else "told")

@@ -1,0 +1,76 @@
+"""States in people's words, with the tone that goes with each."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from backend.states import ClaimStatus, OperationKind, OperationStatus, PoolStatus, ProgressState, VmStatus
+
+VM_WORDS: dict[VmStatus, tuple[str, str]] = {
+    VmStatus.PROVISIONING: ("Provisioning", "busy"),
+    VmStatus.BOOTING: ("Booting", "busy"),
+    VmStatus.AVAILABLE: ("Available", "good"),
+    VmStatus.IN_USE: ("In use", "info"),
+    VmStatus.CLEANING: ("Cleaning", "busy"),
+    VmStatus.QUARANTINED: ("Quarantined", "bad"),
+    VmStatus.FAILED: ("Failed", "bad"),
+    VmStatus.DESTROYING: ("Destroying", "busy"),
+    VmStatus.DESTROYED: ("Destroyed", "idle"),
+}
+CLAIM_WORDS: dict[ClaimStatus, tuple[str, str]] = {
+    ClaimStatus.WAITING: ("In line", "busy"),
+    ClaimStatus.PREPARING: ("Getting ready", "busy"),
+    ClaimStatus.ACTIVE: ("Ready", "good"),
+    ClaimStatus.RELEASED: ("Given back", "idle"),
+    ClaimStatus.FAILED: ("Ended", "bad"),
+    ClaimStatus.EXPIRED: ("Expired", "idle"),
+}
+OPERATION_WORDS: dict[OperationStatus, tuple[str, str]] = {
+    OperationStatus.QUEUED: ("Queued", "idle"),
+    OperationStatus.RUNNING: ("Running", "busy"),
+    OperationStatus.SUCCEEDED: ("Succeeded", "good"),
+    OperationStatus.FAILED: ("Failed", "bad"),
+    OperationStatus.CANCELLED: ("Cancelled", "idle"),
+}
+PROGRESS_WORDS: dict[ProgressState, tuple[str, str]] = {
+    ProgressState.PENDING: ("Waiting", "idle"),
+    ProgressState.RUNNING: ("At it", "busy"),
+    ProgressState.DONE: ("Done", "good"),
+    ProgressState.FAILED: ("Failed", "bad"),
+}
+POOL_WORDS: dict[PoolStatus, tuple[str, str]] = {
+    PoolStatus.OPEN: ("Open", "good"),
+    PoolStatus.CLOSED: ("Closed", "idle"),
+}
+KIND_WORDS: dict[OperationKind, str] = {OperationKind.LAUNCH: "Launch", OperationKind.DESTROY: "Destroy"}
+
+
+def count(number: int, noun: str) -> str:
+    """``1 machine``, ``2 machines``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def money(dollars: float) -> str:
+    """``$1.20``; fractions of a cent are shown where there is nothing else."""
+    return f"${dollars:,.2f}" if dollars >= 0.01 or dollars == 0 else f"${dollars:,.4f}"
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+
+
+def clock(at: datetime | None) -> str:
+    """A moment, for places without a browser's own time zone."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "–"
+
+
+def person(actor: str) -> str:
+    """``admin:kim`` as people say it: ``kim``; rules and agents keep their kind."""
+    kind, _, name = actor.partition(":")
+    return name if kind in {"admin", "researcher"} else f"{kind} {name}".strip()
