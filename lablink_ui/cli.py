@@ -1,4 +1,4 @@
-"""The console command `lablink`. Imports of each verb wait until it is chosen: the agent's machine has no server parts."""
+"""The console command `lablink`. Each verb's imports wait until it is chosen: a VM has no server parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ Settings are given as key=value and override an optional YAML file (--config, or
 """
 _EXAMPLES = {
     "demo": "  lablink demo\n  lablink demo server.port=9000 agent.heartbeat_interval_s=5",
-    "serve": "  lablink serve server.host=0.0.0.0 server.public_url=https://lablink.example.org\n  lablink serve --config lablink.yaml",
+    "serve": "  lablink serve --config lablink.yaml\n"
+    "  lablink serve server.host=0.0.0.0 server.public_url=https://lablink.example.org",
     "worker": "  LABLINK_DATABASE_URL=postgresql://… lablink worker jobs.concurrency=8",
     "migrate": "  LABLINK_DATABASE_URL=postgresql://… lablink migrate",
     "config": "  lablink config server.port=9000",

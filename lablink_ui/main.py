@@ -116,7 +116,7 @@ class _Server(uvicorn.Server):
             self.has_served = True
             _greet(self._app.state.house)
 
-    def handle_exit(self, sig: int, frame: object) -> None:
+    def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - uvicorn's signature
         # A second signal must not cut the clean end short: a supervisor and a terminal may both send one.
         self.should_exit = True
         house: House | None = getattr(self._app.state, "house", None)

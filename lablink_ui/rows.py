@@ -42,7 +42,9 @@ def vm_row(vm: VmView) -> Row:
         status=vm.status,
         group=_vm_group(vm),
         gist=f"{vm.status} {vm.email} {vm.reason} {vm.health} {bool(vm.unreachable_since)} {vm.boot_id}",
-        words=f"{vm.hostname} {vm.pool} {vm.provider} {vm.status} {vm.email or ''} {VM_WORDS[vm.status][0]} {vm.reason or ''}",
+        words=" ".join(
+            (vm.hostname, vm.pool, vm.provider, vm.status, VM_WORDS[vm.status][0], vm.email or "", vm.reason or "")
+        ),
         actions=list(vm.actions),
         ticks=True,
         machine=_link(vm.hostname, f"/admin/instances/{vm.hostname}", f"{vm.pool} · {vm.provider}"),
@@ -95,7 +97,7 @@ def operation_row(operation: OperationView) -> Row:
         status=operation.status,
         group=operation.status,
         gist=f"{operation.status} {done}",
-        words=f"{operation.id} {what} {operation.pool} {operation.requested_by} {operation.status} {operation.reason or ''} "
+        words=f"{operation.id} {what} {operation.pool} {operation.requested_by} {operation.reason or ''} "
         + " ".join(operation.hostnames),
         what=_link(what, f"/admin/operations/{operation.id}", f"{operation.pool} · no. {operation.id}"),
         state={**_chip(OPERATION_WORDS[operation.status]), "sub": operation.reason},

@@ -15,6 +15,8 @@ from starlette.types import Scope
 from backend.resources import assets_dir
 
 YEAR_S = 31_536_000
+
+
 class _Immutable(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
@@ -32,7 +34,7 @@ def use_theme() -> None:
     base = f"/assets/{_version()}"
     ui.add_head_html(
         f'<script src="{base}/lablink.js"></script><link rel="stylesheet" href="{base}/lablink.css">'
-        f'<link rel="preload" href="{base}/fonts/inter-latin-wght-normal.woff2" as="font" type="font/woff2" crossorigin>'
+        f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{base}/fonts/inter-latin-wght-normal.woff2">'
     )
 
 

@@ -15,6 +15,7 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets the request through, or answers it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

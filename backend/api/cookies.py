@@ -37,6 +37,7 @@ class BrowserCookie:
         self._name = browser_cookie(secure=secure)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads the cookie, or sets one."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return

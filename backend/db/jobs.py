@@ -21,7 +21,7 @@ class _Deferrable(Protocol):
 
 
 async def defer(session: AsyncSession, task: str, *, lock: str, **arguments: Any) -> int:
-    """Queues ``task`` within ``session``'s transaction; jobs with one ``lock`` never run together. Returns the job's id."""
+    """Queues ``task`` in the session's transaction; jobs of one ``lock`` never run together. Returns the job's id."""
     connection = await driver_connection(session)
     deferrer: _Deferrable = _deferrer.configure_task(task, lock=lock, connection=connection)
     return await deferrer.defer_async(**arguments)

@@ -1,4 +1,4 @@
-"""The guard: reads a plan before it is applied, and refuses one that would touch a machine somebody may be working on."""
+"""The guard: reads a plan before it is applied and refuses one that touches a machine somebody may work on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Verdict:
 
 
 def check_plan(plan: Mapping[str, Any], *, destroying: Collection[str], living: Collection[str]) -> Verdict:
-    """Judges a plan (the JSON of ``terraform show -json``, see developer.hashicorp.com/terraform/internals/json-format).
+    """Judges a plan (the JSON of ``terraform show -json``, developer.hashicorp.com/terraform/internals/json-format).
 
     A VM is known by the ``for_each`` key of its resources. ``living`` have sent a heartbeat, once.
     """

@@ -1,4 +1,7 @@
-"""What Terraform says with ``-json``, line by line (developer.hashicorp.com/terraform/internals/machine-readable-ui)."""
+"""What Terraform says with ``-json``, line by line.
+
+The format: developer.hashicorp.com/terraform/internals/machine-readable-ui.
+"""
 
 from __future__ import annotations
 
@@ -76,6 +79,6 @@ def _host_of(diagnostic: dict[str, Any]) -> str | None:
 
 def _time(stamp: object) -> datetime:
     try:
-        return datetime.fromisoformat(str(stamp).replace("Z", "+00:00"))
+        return datetime.fromisoformat(str(stamp))
     except ValueError:
         return datetime.now(UTC)

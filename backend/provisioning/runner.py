@@ -169,6 +169,7 @@ class TerraformRunner:
 
 
 def write_private(path: Path, content: str) -> None:
+    """Replaces a file as a whole, readable by this user alone."""
     temporary = path.with_suffix(".new")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(content)

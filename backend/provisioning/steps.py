@@ -1,4 +1,4 @@
-"""The steps of an operation: take the lease, plan, guard, apply, and write down what exists. No provider by name here."""
+"""The steps of an operation: take the lease, plan, guard, apply, write down what exists. No provider by name here."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class _Execution:
             await self._provider.remove_leftovers(self._run.targets - outcome.existing)
         else:
             outcome.existing = whole
-            # Nothing may linger of what does not count as made. What has sent a heartbeat is somebody's machine already.
+            # Nothing may linger of what does not count as made. What sent a heartbeat may be in use already.
             await self._until_stored(lambda: self._remove_unmade(whole))
         return outcome
 

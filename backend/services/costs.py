@@ -23,7 +23,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPreview:
-    """What a launch would do. ``room`` is how many VMs the pool still takes; ``problem`` says why it would be refused."""
+    """What a launch would do. ``room``: how many VMs still fit; ``problem``: why it would be refused."""
 
     hostnames: tuple[str, ...]
     room: int
@@ -68,5 +68,6 @@ async def preview_launch(db: Database, pool_name: str, count: int) -> LaunchPrev
 _COSTS = text(f"""
 SELECT coalesce(sum(price_per_hour) FILTER (WHERE status <> '{VmStatus.DESTROYED}'), 0) AS per_hour,
        coalesce(sum(price_per_hour * extract(epoch FROM
-           coalesce(destroyed_at, cast(:now AS timestamptz)) - greatest(created_at, cast(:midnight AS timestamptz))) / 3600), 0) AS today
+           coalesce(destroyed_at, cast(:now AS timestamptz)) - greatest(created_at, cast(:midnight AS timestamptz))
+       ) / 3600), 0) AS today
 FROM vms WHERE destroyed_at IS NULL OR destroyed_at > cast(:midnight AS timestamptz)""")

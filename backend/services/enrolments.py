@@ -136,8 +136,7 @@ async def _find_by_agent_token(session: AsyncSession, token: str) -> tuple[Vm, E
             Enrolment.agent_token_hash == hash_token(token), Enrolment.revoked_at.is_(None), Vm.status.not_in(GONE_VM)
         )
     )
-    row = (await session.execute(query)).tuples().first()
-    return row
+    return (await session.execute(query)).tuples().first()
 
 
 async def _enrol(
@@ -156,7 +155,7 @@ async def _enrol(
         raise Unauthenticated(_UNKNOWN)
     vm = await session.get(Vm, enrolment.vm_id, with_for_update=True) if enrolment.vm_id else None
     if enrolment.used_at is not None:
-        # Asked again because the answer was lost: only the same machine in the same boot, and only before it has beaten.
+        # Asked again because the answer was lost: only the same machine, in the same boot, before it has beaten.
         same = vm is not None and vm.hostname == hostname and enrolment.used_boot_id == boot_id
         if not same or enrolment.confirmed_at is not None:
             raise Unauthenticated(_UNKNOWN)

@@ -169,7 +169,8 @@ def _memory_pct(gpus: Sequence[dict[str, Any]]) -> float | None:
 
 _REPORTS = """jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
     vm_id int, enrolment_id bigint, at timestamptz, boot_id text, phase text, health text, reasons jsonb, gpus jsonb,
-    cpu_pct float8, memory_pct float8, disk_free_pct float8, gpu_pct float8, gpu_memory_pct float8, gpu_temperature_c float8)"""
+    cpu_pct float8, memory_pct float8, disk_free_pct float8, gpu_pct float8, gpu_memory_pct float8,
+    gpu_temperature_c float8)"""
 
 _STORE_LATEST = text(f"""
 INSERT INTO latest_heartbeats AS l

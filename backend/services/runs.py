@@ -301,7 +301,8 @@ def _queued_without_job() -> Select[Operation]:
 
 
 _FINISH_JOB = text(
-    "SELECT procrastinate_finish_job_v1(id, 'failed', false) FROM procrastinate_jobs WHERE id = :job_id AND status = 'doing'"
+    "SELECT procrastinate_finish_job_v1(id, 'failed', false) FROM procrastinate_jobs "
+    "WHERE id = :job_id AND status = 'doing'"
 )
 _JOB_IS_GONE = """NOT EXISTS (
     SELECT FROM procrastinate_jobs AS j LEFT JOIN procrastinate_workers AS w ON w.id = j.worker_id

@@ -14,7 +14,7 @@ MAX_LINE = 4_000
 
 
 async def record_vm_log(db: Database, vm_id: int, source: str, lines: Sequence[str]) -> None:
-    """Appends lines to a VM's log; each is cut at 4,000 characters, and NUL, which Postgres cannot store, is dropped."""
+    """Appends lines to a VM's log; each is cut at 4,000 characters, and NUL is dropped: Postgres cannot store it."""
     if not lines:
         return
     at = db.now()

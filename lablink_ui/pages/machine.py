@@ -80,8 +80,9 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             with tag("section", "card pad", aria_label="Health over time"):
                 charts = _draw_charts()
         log = LogView("Log", testid="vm-log")
-        tag("h2", "", "Timeline")
-        timeline = LiveTable("Timeline", COLUMNS, empty=NO_EVENTS, sort="at", descending=True, searchable=False)
+        with tag("section", "section", aria_label="Timeline"):
+            tag("h2", "", "Timeline")
+            timeline = LiveTable("Timeline", COLUMNS, empty=NO_EVENTS, sort="at", descending=True, searchable=False)
         current = vm
         last_line = 0
 
@@ -114,6 +115,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             points = [{**asdict(sample), "at": sample.at.isoformat()} for sample in samples]
             for chart in charts:
                 chart.reset(points)
+            charts[1].set_visibility(any(sample.gpu_pct is not None for sample in samples))
 
         vm_reader, event_reader, log_reader, sample_reader = (
             Reader(read) for read in (read_vm, read_events, read_log, read_samples)

@@ -47,13 +47,14 @@ async def overview(request: Request) -> Response | None:
             with tag("section", "card pad", aria_label="Running now"):
                 tag("h2", "", "Running now")
                 running = tag("div")
-        tag("h2", "", "Pools")
-        pools = LiveTable(
-            "Pools",
-            POOL_COLUMNS,
-            empty=Empty("No pools", "Make one to launch machines.", "New pool", "/admin/pools"),
-            searchable=False,
-        )
+        with tag("section", "section", aria_label="Pools"):
+            tag("h2", "", "Pools")
+            pools = LiveTable(
+                "Pools",
+                POOL_COLUMNS,
+                empty=Empty("No pools", "Make one to launch machines.", "New pool", "/admin/pools"),
+                searchable=False,
+            )
 
         async def read_costs() -> None:
             costs = await get_costs(house.db)
@@ -64,7 +65,9 @@ async def overview(request: Request) -> Response | None:
 
         def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
             for status, number in tiles.items():
-                number.say(str(sum(vm.status is status for vm in snapshot.vms.values())))
+                found = sum(vm.status is status for vm in snapshot.vms.values())
+                number.say(str(found))
+                number.classes(**{"remove" if found else "add": "zero"})
             pools.reset([pool_row(pool, snapshot) for pool in snapshot.pools.values()])
             _fill(shown, attention, _list_attention(snapshot), "All machines are well.")
             _fill(shown, running, _list_running(snapshot), "No operation is running.")

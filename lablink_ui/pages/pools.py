@@ -186,9 +186,6 @@ class _Fields:
             self.grace = Field(
                 "May be silent for, seconds", name="grace", kind="number", value=str(spec.unreachable_grace_s), min=30
             )
-            self.spare = Field(
-                "Keep available, machines", name="spare", kind="number", value=str(spec.available_min), min=0
-            )
         self.repository = Field(
             "Git repository",
             name="repository",
@@ -216,7 +213,6 @@ class _Fields:
                 base,
                 provider=self.provider.value,
                 max=int(self.max.value),
-                available_min=int(self.spare.value),
                 price_per_hour=float(self.price.value),
                 boot_deadline_s=int(self.boot.value),
                 unreachable_grace_s=int(self.grace.value),

@@ -98,7 +98,7 @@ class _SeatPage:
                 tag(
                     "p",
                     "note",
-                    "No connection is configured for this workshop yet. Your organiser can tell you how to reach the machine.",
+                    "No connection is configured for this workshop yet. Your organiser knows how to reach the machine.",
                     id="no-connection",
                 )
             self._reason = text("p", "", "sub")

@@ -1,0 +1,74 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Everything happens in .venv beside this file.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# The environment of this project alone: nothing that a shell or another project has set may leak in.
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check fmt bench soak lock clean
+
+help:
+	@echo "make demo    everything on this machine, in your browser   (ARGS=\"server.port=9000\" passes settings on)"
+	@echo "make test    the whole test suite"
+	@echo "make check   formatting, lint, types, import arrows"
+	@echo "make fmt     format the code"
+	@echo "make bench   measure, as ratios to a limit of this machine (ARGS=\"claims\" for one)"
+	@echo "make soak    the long tests (ARGS=\"NAME\" for one)"
+	@echo "make lock    renew the locked requirements"
+	@echo "make clean   remove what this Makefile made"
+
+demo: $(VENV)/server.stamp
+	@exec $(BIN)/lablink demo $(ARGS)
+
+serve: $(VENV)/server.stamp
+	@exec $(BIN)/lablink serve $(ARGS)
+
+test: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.ensure_tools
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fmt: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.ensure_tools
+	@exec $(BIN)/lablink bench $(ARGS)
+
+soak: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.ensure_tools
+	@exec $(BIN)/python -m tests.soak $(ARGS)
+
+lock: $(VENV)/dev.stamp
+	@sh requirements/lock.sh $(BIN)
+
+clean:
+	rm -rf $(VENV) .ruff_cache .mypy_cache .pytest_cache .hypothesis dist
+
+# Stamps follow the locks: a changed lock is installed, an unchanged one costs nothing.
+$(VENV)/python.stamp:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found; install Python 3.11 or newer, or set PYTHON=…"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; set PYTHON=python3.12, for instance"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "make: $(PYTHON) lacks the venv module; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "Setting up $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/server.stamp: $(VENV)/python.stamp requirements/build.txt requirements/server.txt pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/build.txt -r requirements/server.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/server.stamp requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	@touch $@

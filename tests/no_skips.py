@@ -1,0 +1,29 @@
+"""A skipped or expectedly failing test fails the run, but for tests marked ``gpu_hardware``, which the end counts."""
+
+from __future__ import annotations
+
+import pytest
+
+_skipped: list[str] = []
+_gpu: list[str] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    if report.skipped or hasattr(report, "wasxfail"):
+        (_gpu if item.get_closest_marker("gpu_hardware") else _skipped).append(item.nodeid)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if _skipped and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for nodeid in _skipped:
+        terminalreporter.write_line(f"FAILED {nodeid}: nothing may be skipped or expected to fail")
+    if _gpu:
+        terminalreporter.write_line(f"{len(_gpu)} tests need an NVIDIA GPU and were skipped")
