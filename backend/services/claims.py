@@ -136,7 +136,7 @@ async def list_claims(
     if only_open:
         query = query.where(Claim.status.in_(OPEN_CLAIM))
     async with db.transaction() as session:
-        return [_view_of(*row) for row in (await session.execute(query)).tuples()]
+        return [_view_of(*row) for row in (await session.execute(query))]
 
 
 async def get_position(db: Database, claim_id: int) -> int | None:

@@ -136,7 +136,7 @@ async def _find_by_agent_token(session: AsyncSession, token: str) -> tuple[Vm, E
             Enrolment.agent_token_hash == hash_token(token), Enrolment.revoked_at.is_(None), Vm.status.not_in(GONE_VM)
         )
     )
-    return (await session.execute(query)).tuples().first()
+    return (await session.execute(query)).first()
 
 
 async def _enrol(

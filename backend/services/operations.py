@@ -169,7 +169,7 @@ async def list_operations(
     if only_open:
         query = query.where(Operation.status.in_(OPEN_OPERATION))
     async with db.transaction() as session:
-        rows = (await session.execute(query)).tuples().all()
+        rows = (await session.execute(query)).all()
         progress = await _list_progress(session, [operation.id for operation, _ in rows])
         return [_view_of(operation, pool, progress[operation.id]) for operation, pool in rows]
 
@@ -204,7 +204,7 @@ async def give_up_unmade(session: AsyncSession, db: Database, operation_id: int,
         .order_by(Vm.id)
         .with_for_update()
     )
-    for vm, progress in (await session.execute(unmade)).tuples():
+    for vm, progress in await session.execute(unmade):
         actor = Actor.operation(operation_id)
         if progress.state != ProgressState.FAILED:
             progress.state, progress.detail = ProgressState.FAILED, reason
@@ -282,7 +282,7 @@ async def _list_progress(session: AsyncSession, ids: Collection[int]) -> dict[in
         .order_by(Vm.hostname)
     )
     progress: dict[int, list[ProgressView]] = defaultdict(list)
-    for row, hostname in (await session.execute(query)).tuples():
+    for row, hostname in await session.execute(query):
         progress[row.operation_id].append(ProgressView(hostname, ProgressState(row.state), row.detail, row.elapsed_s))
     return progress
 

@@ -258,7 +258,7 @@ async def _lock_targets(
     )
     if hostnames is not None:
         query = query.where(Vm.hostname.in_(list(hostnames)))
-    return [(vm, row) for vm, row in (await session.execute(query)).tuples()]
+    return [(vm, row) for vm, row in (await session.execute(query))]
 
 
 async def _settle(session: AsyncSession, db: Database, operation: Operation, vm: Vm, *, is_made: bool) -> None:

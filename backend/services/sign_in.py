@@ -145,7 +145,7 @@ async def find_session(db: Database, secret: str) -> AdminIdentity | None:
         )
     )
     async with db.transaction() as session:
-        row = (await session.execute(query)).tuples().first()
+        row = (await session.execute(query)).first()
     return AdminIdentity(row[0], Role(row[1]), row[2]) if row else None
 
 
@@ -174,7 +174,7 @@ async def authenticate_api_token(db: Database, token: str, *, throttle: Throttle
 async def _check_throttle(session: AsyncSession, db: Database, key: str, throttle: Throttle) -> None:
     since = db.now() - timedelta(seconds=throttle.window_s)
     query = select(func.count(), func.min(LoginFailure.at)).where(LoginFailure.key == key, LoginFailure.at > since)
-    failures, first_at = (await session.execute(query)).tuples().one()
+    failures, first_at = (await session.execute(query)).one()
     if failures >= throttle.attempts:
         wait_s = max(1, int((first_at - since).total_seconds()))
         raise Throttled(f"Too many failed attempts. Try again in {wait_s} s.", retry_after_s=wait_s)

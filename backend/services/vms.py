@@ -35,7 +35,7 @@ async def list_vms(
     if limit is not None:
         query = query.limit(limit)
     async with db.transaction() as session:
-        return [_view_of(*row) for row in (await session.execute(query)).tuples()]
+        return [_view_of(*row) for row in (await session.execute(query))]
 
 
 async def get_vm(db: Database, hostname: str) -> VmView:
@@ -46,7 +46,7 @@ async def get_vm(db: Database, hostname: str) -> VmView:
     """
     query = _query().where(Vm.hostname == hostname).order_by(Vm.id.desc()).limit(1)
     async with db.transaction() as session:
-        row = (await session.execute(query)).tuples().first()
+        row = (await session.execute(query)).first()
         if row is None:
             raise NotFound(f"There is no machine named '{hostname[:80]}'.", code="unknown_vm")
         return _view_of(*row)
@@ -91,7 +91,7 @@ async def count_vms(db: Database) -> dict[VmStatus, int]:
     """How many VMs stand at each status; destroyed ones are left out."""
     query = select(Vm.status, func.count()).where(Vm.status.not_in(GONE_VM)).group_by(Vm.status)
     async with db.transaction() as session:
-        found = {VmStatus(status): count for status, count in (await session.execute(query)).tuples()}
+        found = {VmStatus(status): count for status, count in (await session.execute(query))}
     return {status: found.get(status, 0) for status in VmStatus if status not in GONE_VM}
 
 
@@ -127,7 +127,7 @@ async def record_silence(db: Database, *, after_s: float) -> int:
         .with_for_update(of=Vm)
     )
     async with db.transaction() as session:
-        rows = (await session.execute(silent)).tuples().all()
+        rows = (await session.execute(silent)).all()
         for vm, last_at in rows:
             vm.unreachable_since, vm.updated_at = last_at, db.now()
             message = f"{vm.hostname} has been silent since {last_at:%H:%M:%S} UTC"
@@ -147,7 +147,7 @@ async def fail_overdue_vms(db: Database) -> int:
             select(Vm, Pool).select_from(Vm).join(Pool, Pool.id == Vm.pool_id).order_by(Vm.id).with_for_update(of=Vm)
         )
         booting = query.where(Vm.status == VmStatus.BOOTING)
-        for vm, pool in (await session.execute(booting)).tuples():
+        for vm, pool in await session.execute(booting):
             if db.now() - vm.status_changed_at > timedelta(seconds=pool.boot_deadline_s):
                 heard = "its agent never reported" if vm.first_heartbeat_at is None else "its agent never became ready"
                 _fail(
@@ -159,7 +159,7 @@ async def fail_overdue_vms(db: Database) -> int:
                 )
                 failed += 1
         silent = query.where(Vm.status == VmStatus.AVAILABLE, Vm.unreachable_since.is_not(None))
-        for vm, pool in (await session.execute(silent)).tuples():
+        for vm, pool in await session.execute(silent):
             since = vm.unreachable_since
             if since is not None and db.now() - since > timedelta(seconds=pool.unreachable_grace_s):
                 _fail(session, db, vm, "silence", f"silent for more than {pool.unreachable_grace_s} s")

@@ -1,0 +1,112 @@
+"""Fixtures: one Postgres for all, a fresh database or server for each test that wants one, one browser."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+from backend.db.embedded import EmbeddedPostgres
+from backend.db.engine import Database
+from backend.db.migrate import migrate
+from tests.ensure_tools import find_chromium
+from tests.harness.server import Server
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+CHROMIUM = find_chromium()
+_numbers = itertools.count(1)
+
+
+class Clock:
+    """A clock that tests move by hand."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def advance(self, seconds: float) -> None:
+        self.ahead += timedelta(seconds=seconds)
+
+
+@pytest.fixture(scope="session")
+async def template_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """A migrated database that is copied for each test."""
+    embedded = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    url = await embedded.start()
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("CREATE DATABASE template_lablink")
+    template = url.replace("/postgres?", "/template_lablink?", 1)
+    await migrate(template)
+    yield template
+    await embedded.stop()
+
+
+@pytest.fixture
+async def database_url(template_url: str) -> str:
+    """A fresh, migrated database."""
+    name = f"test_{next(_numbers)}"
+    admin = template_url.replace("/template_lablink?", "/postgres?", 1)
+    async with await psycopg.AsyncConnection.connect(admin, autocommit=True) as connection:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template_lablink")  # type: ignore[arg-type]
+    return template_url.replace("/template_lablink?", f"/{name}?", 1)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of ``db``."""
+    return Clock()
+
+
+@pytest.fixture
+async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
+    """Services' way to a fresh database."""
+    database = Database(database_url, now=clock)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def start_server(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Server]]]:
+    """Starts servers, each with a data directory of its own (or the one given as ``home``)."""
+    servers: list[Server] = []
+
+    async def start(*settings: str, **options: object) -> Server:
+        server = Server(tmp_path / f"home{len(servers)}", *settings, **options)  # type: ignore[arg-type]
+        servers.append(server)
+        return await server.start()
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+@pytest.fixture(scope="session")
+async def shared_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """One server for tests that leave no mark on each other; each makes a pool of its own."""
+    server = Server(tmp_path_factory.mktemp("shared") / "home", "server.body_limit_bytes=1000000")
+    await server.start()
+    yield server
+    await server.close()
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium; each test opens contexts of its own."""
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
+        yield launched
+        await launched.close()
