@@ -20,9 +20,10 @@ def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
         app.include_router(module.router)
     rest = APIRouter()
 
+    @rest.api_route("/api", methods=_METHODS, include_in_schema=False)
     @rest.api_route("/api/{path:path}", methods=_METHODS, include_in_schema=False)
-    async def unknown(path: str, request: Request) -> None:
-        raise NotFound(f"There is no {request.method} /api/{path[:100]}.")
+    async def unknown(request: Request) -> None:
+        raise NotFound(f"There is no {request.method} {request.url.path[:100]}.")
 
     app.include_router(rest)
     add_error_handlers(app)

@@ -7,6 +7,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.api.errors import error_response
 
 
+DRAINED_BYTES = 64_000_000
+
+
 class BodyLimit:
     """ASGI middleware: a body above ``max_bytes`` gets 413, whether it announced its length or not."""
 
@@ -44,6 +47,12 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Read to its end all the same, else most clients never see the answer; but not without end.
+        seen, more = 0, True
+        while more and seen < DRAINED_BYTES:
+            message = await receive()
+            seen += len(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
         response = error_response(
             413, "too_large", f"The body is larger than {self._max_bytes:,} bytes.", headers={"Connection": "close"}
         )

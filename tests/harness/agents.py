@@ -9,7 +9,15 @@ import httpx
 
 from tests.harness.server import Server, gather_all
 
-HEALTHY = {"phase": "ready", "health": "healthy", "reasons": [], "gpus": [], "cpu_pct": 1.0, "memory_pct": 2.0, "disk_free_pct": 90.0}
+HEALTHY = {
+    "phase": "ready",
+    "health": "healthy",
+    "reasons": [],
+    "gpus": [],
+    "cpu_pct": 1.0,
+    "memory_pct": 2.0,
+    "disk_free_pct": 90.0,
+}
 
 
 @dataclass
@@ -62,7 +70,9 @@ async def enrol(client: httpx.AsyncClient, token: str, hostname: str, boot_id: s
     return await client.post("/api/vm_startup", json=body, headers={"Authorization": f"Bearer {token}"})
 
 
-async def join(server: Server, client: httpx.AsyncClient, count: int, *, prefix: str = "own", pool: str = "default") -> list[HandAgent]:
+async def join(
+    server: Server, client: httpx.AsyncClient, count: int, *, prefix: str = "own", pool: str = "default"
+) -> list[HandAgent]:
     """Enrols machines and has them available."""
     tokens = await make_tokens(server, count, pool)
 

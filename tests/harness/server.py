@@ -62,7 +62,11 @@ class Server:
     def spawn(self) -> None:
         """Starts it and returns at once."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LABLINK_")}
-        environment |= {"LABLINK_HOME": str(self.home), "LABLINK_ADMIN_PASSWORD": PASSWORD, "LABLINK_API_TOKEN": API_TOKEN}
+        environment |= {
+            "LABLINK_HOME": str(self.home),
+            "LABLINK_ADMIN_PASSWORD": PASSWORD,
+            "LABLINK_API_TOKEN": API_TOKEN,
+        }
         if self._database_url:
             environment["LABLINK_DATABASE_URL"] = self._database_url
         with self.log.open("ab") as log:
@@ -124,7 +128,9 @@ class Server:
         assert answer.status_code == 202, answer.text
         return answer.json()["operation_id"], answer.json()["hostnames"]
 
-    async def until_status(self, hostnames: list[str], *statuses: str, within_s: float = 60) -> dict[str, dict[str, Any]]:
+    async def until_status(
+        self, hostnames: list[str], *statuses: str, within_s: float = 60
+    ) -> dict[str, dict[str, Any]]:
         """Waits until all of these VMs stand at one of these statuses."""
 
         async def reached() -> dict[str, dict[str, Any]] | None:

@@ -11,7 +11,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(fact: Callable[[], T | Awaitable[T]], *, within_s: float = 20, every_s: float = 0.05, what: str = "") -> T:
+async def until(
+    fact: Callable[[], T | Awaitable[T]], *, within_s: float = 20, every_s: float = 0.05, what: str = ""
+) -> T:
     """Returns what ``fact`` returns once it is truthy; an exception in it counts as "not yet".
 
     Raises:

@@ -134,8 +134,14 @@ async def test_the_table_vms_reads_as_the_former_systems_did(db: Database) -> No
             "SELECT id, hostname, email, status, crd_command, created_at, updated_at FROM vms"
         )
         assert (await row.fetchone())[1:5] == ("lab-m0", None, "available", None)
-        names = await connection.execute("SELECT tgname FROM pg_trigger WHERE tgrelid = 'vms'::regclass AND NOT tgisinternal")
-        assert {name for (name,) in await names.fetchall()} == {"notify_vm_insert", "notify_vm_update", "notify_vm_delete"}
+        names = await connection.execute(
+            "SELECT tgname FROM pg_trigger WHERE tgrelid = 'vms'::regclass AND NOT tgisinternal"
+        )
+        assert {name for (name,) in await names.fetchall()} == {
+            "notify_vm_insert",
+            "notify_vm_update",
+            "notify_vm_delete",
+        }
 
 
 async def test_old_samples_are_removed(db: Database, clock) -> None:

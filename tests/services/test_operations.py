@@ -79,9 +79,7 @@ async def test_only_one_worker_carries_out_an_operation(db: Database) -> None:
     assert sum(run is not None for run in taken) == 1
 
 
-async def test_an_operation_of_a_dead_worker_is_taken_up_and_given_up_after_three_attempts(
-    db: Database, clock
-) -> None:
+async def test_an_operation_of_a_dead_worker_is_taken_up_and_given_up_after_three_attempts(db: Database, clock) -> None:
     operation = await launch(db, 2)
     for attempt in range(1, 4):
         run = await runs.begin_run(db, operation.id, owner=f"w{attempt}")
