@@ -1,0 +1,42 @@
+"""Pages as people use them, in a real browser."""
+
+from __future__ import annotations
+
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from tests.harness.server import PASSWORD, Server
+
+
+class Visitor:
+    """One person's browser on one server."""
+
+    def __init__(self, server: Server, context: BrowserContext, page: Page) -> None:
+        self.server, self.context, self.page = server, context, page
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+
+    async def go(self, path: str) -> Page:
+        """Opens a page and waits until it is alive (filling a field before that would be lost)."""
+        await self.page.goto(self.server.url + path)
+        await self.page.wait_for_function("window.did_handshake")
+        return self.page
+
+    async def sign_in(self) -> Visitor:
+        """Signs in as the admin."""
+        await self.go("/login")
+        await self.page.get_by_test_id("login-password").fill(PASSWORD)
+        await self.page.get_by_test_id("login-submit").click()
+        await self.page.wait_for_url("**/admin")
+        return self
+
+    async def sees_status(self, testid: str, *statuses: str, within_s: float = 30) -> None:
+        """Waits until an element carries one of these states."""
+        selector = ", ".join(f'[data-testid="{testid}"][data-status="{status}"]' for status in statuses)
+        await expect(self.page.locator(selector)).to_have_count(1, timeout=within_s * 1_000)
+
+
+async def visit(browser: Browser, server: Server, **options: object) -> Visitor:
+    """A new person with a browser of their own."""
+    context = await browser.new_context(**options)  # type: ignore[arg-type]
+    return Visitor(server, context, await context.new_page())
