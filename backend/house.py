@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.db.notices import NoticeListener
-from backend.errors import Unavailable
+from backend.errors import Conflict, Unavailable
 from backend.live.agent_tokens import AgentTokens
 from backend.live.command_waits import CommandWaits
 from backend.live.heartbeat_buffer import HeartbeatBuffer
@@ -86,6 +88,13 @@ async def open_house(settings: Settings, *, is_demo: bool = False) -> AsyncItera
     Raises:
         LabLinkError: something needed is missing; the message says what.
     """
+    with _alone_in(settings.home):
+        async with _open(settings, is_demo=is_demo) as house:
+            yield house
+
+
+@asynccontextmanager
+async def _open(settings: Settings, *, is_demo: bool) -> AsyncIterator[House]:
     embedded = None if settings.secrets.database_url else EmbeddedPostgres(settings.home)
     url = await embedded.start() if embedded else settings.secrets.database_url
     assert url is not None
@@ -105,6 +114,19 @@ async def open_house(settings: Settings, *, is_demo: bool = False) -> AsyncItera
     finally:
         if embedded:
             await embedded.stop()
+
+
+@contextmanager
+def _alone_in(home: Path) -> Iterator[None]:
+    """A second server in the same data directory would stop the first one's Postgres at its end."""
+    with (home / "server.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"Another LabLink server uses the data directory {home}. Stop it, or set LABLINK_HOME to another one."
+            ) from None
+        yield
 
 
 def _build(settings: Settings, url: str, *, is_demo: bool) -> House:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -212,6 +213,7 @@ def _compose(overrides: Sequence[str], file: Path | None) -> DictConfig:
     for override in overrides:
         if not re.match(r"[a-z_.]+=", override):
             raise SettingsError(f"'{override[:80]}' is not an override; write key=value, such as server.port=9000")
+        _check_grammar(override)
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parent.absolute())):
@@ -238,6 +240,14 @@ def _compose(overrides: Sequence[str], file: Path | None) -> DictConfig:
     except Exception as exc:  # YAML errors are of no common type
         raise SettingsError(f"the configuration file {file} is not valid YAML: {str(exc).splitlines()[0]}") from exc
     return tree
+
+
+def _check_grammar(override: str) -> None:
+    try:
+        OverridesParser.create().parse_overrides([override])
+    except (HydraException, ValueError) as exc:
+        name, _, value = override.partition("=")
+        raise SettingsError(f"{name}: '{value[:80]}' cannot be read; put quotes around text: {name}='…'") from exc
 
 
 def _explain(exc: BaseException) -> str:

@@ -51,7 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lablink_ui.bench import run_bench
 
         return run_bench(given.scenarios)
-    return _with_settings(given, _find_verb(given.verb))
+    try:
+        return _with_settings(given, _find_verb(given.verb))
+    except ModuleNotFoundError as exc:
+        # The plain package is the agent.
+        print(f"lablink: {exc.name} is not installed; `lablink {given.verb}` needs lablink[server]", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
 
 
 def _find_verb(verb: str) -> Callable[[Settings], int]:

@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 import webbrowser
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,6 +18,7 @@ from nicegui import app as nicegui_app
 from nicegui import ui
 
 from backend.api import add_api
+from backend.errors import Conflict
 from backend.house import House, open_house
 from backend.logs import set_up_logging
 from backend.settings import Settings
@@ -27,29 +28,13 @@ from lablink_ui.theme import add_assets, favicon
 logger = logging.getLogger(__name__)
 
 
-def make_app(settings: Settings, *, is_demo: bool = False) -> FastAPI:
-    """The application; its lifespan opens the house and keeps it as ``app.state.house``."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_house(settings, is_demo=is_demo) as house:
-            # Pages are drawn by NiceGUI's own app, which is mounted in this one.
-            app.state.house = nicegui_app.state.house = house
-            # What lives now lives for ever; without this a full collection pauses every page.
-            gc.collect()
-            gc.freeze()
-            yield
-
-    secure = settings.public_url.startswith("https://")
-    app = FastAPI(
-        title="LabLink",
-        version="1",
-        lifespan=lifespan,
-        docs_url="/api/docs",
-        openapi_url="/api/openapi.json",
-        redoc_url=None,
-    )
-    add_api(app, body_limit_bytes=settings.server.body_limit_bytes, secure=secure)
+def make_app(house: House) -> FastAPI:
+    """The application around an open house."""
+    settings = house.settings
+    app = FastAPI(title="LabLink", version="1", docs_url="/api/docs", openapi_url="/api/openapi.json", redoc_url=None)
+    # Pages are drawn by NiceGUI's own app, which is mounted in this one.
+    app.state.house = nicegui_app.state.house = house
+    add_api(app, body_limit_bytes=settings.server.body_limit_bytes, secure=settings.public_url.startswith("https://"))
     add_assets(app)
     add_pages(app)
     # Last: what is registered after it would never be reached.
@@ -78,52 +63,98 @@ def run_demo(settings: Settings) -> int:
 
 def _run(settings: Settings, *, is_demo: bool) -> int:
     set_up_logging(settings.log)
-    try:
-        return asyncio.run(_serve(settings, is_demo=is_demo))
-    except KeyboardInterrupt:
-        return 130
+    return asyncio.run(_serve(settings, is_demo=is_demo))
 
 
 async def _serve(settings: Settings, *, is_demo: bool) -> int:
-    app = make_app(settings, is_demo=is_demo)
-    config = uvicorn.Config(
-        app,
-        host=settings.server.host,
-        port=settings.server.port,
-        log_config=None,
-        # A page's client id is a secret and stands in its socket's URL.
-        access_log=False,
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=3,
-    )
-    server = _Server(config, app)
-    await server.serve()
-    return 0 if server.has_served else 1
+    stop = _Stop()
+    # The port comes first: one that is in use must not cost a start and a stop of everything.
+    with _listen(settings) as listening:
+        try:
+            async with open_house(settings, is_demo=is_demo) as house:
+                server = _Server(house)
+                stop.take_over(server)
+                await server.serve(sockets=[listening])
+                return 0 if server.has_served else 1
+        except asyncio.CancelledError:
+            return 0 if stop.was_asked else 1
+
+
+class _Stop:
+    """SIGTERM and Ctrl-C, from the first moment to the last: any number of them is one clean end."""
+
+    def __init__(self) -> None:
+        self.was_asked = False
+        self._server: _Server | None = None
+        self._starting = asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._ask)
+
+    def take_over(self, server: _Server) -> None:
+        """From here on the server is told; before, the start is broken off."""
+        self._starting, self._server = None, server
+        server.should_exit = self.was_asked
+
+    def _ask(self) -> None:
+        if not self.was_asked:
+            logger.info("stopping")
+        self.was_asked = True
+        if self._server:
+            self._server.stop()
+        elif self._starting:
+            self._starting.cancel()
+            self._starting = None
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as exc:
+        listening.close()
+        raise Conflict(f"Cannot listen on server.host={host} server.port={port}: {exc.strerror}.") from exc
+    return listening
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, told to stop any number of times, and telling people where to go."""
+    """Uvicorn without signal handlers of its own, telling people where to go."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, house: House) -> None:
+        config = uvicorn.Config(
+            make_app(house),
+            log_config=None,
+            # A page's client id is a secret and stands in its socket's URL.
+            access_log=False,
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=3,
+        )
         super().__init__(config)
-        self._app = app
+        self._house = house
         self.has_served = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts serving, then greets."""
         await super().startup(sockets)
         if self.started and not self.should_exit:
             self.has_served = True
-            _greet(self._app.state.house)
+            # What lives now lives for ever; without this a full collection pauses every page.
+            gc.collect()
+            gc.freeze()
+            _greet(self._house)
 
-    def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - uvicorn's signature
-        # A second signal must not cut the clean end short: a supervisor and a terminal may both send one.
+    def stop(self) -> None:
+        """Stops serving; agents that wait in a long poll are let go first."""
         self.should_exit = True
-        house: House | None = getattr(self._app.state, "house", None)
-        if house:
-            house.commands.close()
-        if sig == signal.SIGINT:
-            print("\nStopping …", file=sys.stderr)
+        self._house.commands.close()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals alone: they are ours before and after serving too."""
+        yield
 
 
 def _greet(house: House) -> None:

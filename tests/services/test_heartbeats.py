@@ -23,7 +23,7 @@ async def enrol(db: Database, hostname: str = "own-1", token: str | None = None,
 
 
 async def test_a_machine_becomes_available_with_its_first_ready_and_healthy_heartbeat(db: Database) -> None:
-    (machine,) = await make_machines(db, 1)
+    await make_machines(db, 1)
     assert await status_of(db, "lab-m0") == "available"
     assert (await get_vm(db, "lab-m0")).cpu_pct == 1.0
 
