@@ -19,6 +19,7 @@ class Command(Base):
         one_of("status", CommandStatus),
         one_of("kind", CommandKind),
         Index("ix_commands_open", "vm_id", "id", postgresql_where=text(f"status IN ({quoted(OPEN_COMMAND)})")),
+        Index("ix_commands_vm_id_kind_id", "vm_id", "kind", "id"),
     )
 
     id: Mapped[Id]

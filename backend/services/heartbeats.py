@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
-from backend.models import Command, Enrolment, HealthSample, Vm
+from backend.models import Enrolment, HealthSample, Vm
 from backend.services.actor import Actor
 from backend.services.moves import move_vm, record_event
-from backend.services.sessions import renew_end_session, serve_line
+from backend.services.sessions import list_unclean, renew_end_session, serve_line
 from backend.services.views import SampleView
-from backend.states import OPEN_COMMAND, CommandKind, Health, Phase, VmStatus
+from backend.states import Health, Phase, VmStatus
 
 # facts["failed_by"] of a VM that a rule took out and that may come back by itself when its agent says all is well.
 SELF_HEALING = frozenset({"silence", "boot_deadline", "health"})
@@ -49,9 +49,12 @@ async def record_heartbeats(db: Database, reports: Sequence[HeartbeatReport]) ->
         payload = json.dumps([_row(report) for report in latest.values()])
         await session.execute(_STORE_LATEST, {"rows": payload})
         await session.execute(_STORE_SAMPLES, {"rows": payload})
+        touched = await _list_touched(session, payload)
+        await _confirm_enrolments(session, [latest[vm.id] for vm in touched])
+        unclean = await list_unclean(session, [vm.id for vm in touched])
         pools = set()
-        for vm in await _list_touched(session, payload):
-            if await _apply(session, db, vm, latest[vm.id]):
+        for vm in touched:
+            if await _apply(session, db, vm, latest[vm.id], is_clean=vm.id not in unclean):
                 pools.add(vm.pool_id)
         await session.flush()
         for pool_id in sorted(pools):
@@ -83,16 +86,22 @@ async def _list_touched(session: AsyncSession, payload: str) -> Sequence[Vm]:
     return (await session.scalars(select(Vm).where(Vm.id.in_(ids)).order_by(Vm.id).with_for_update())).all()
 
 
-async def _apply(session: AsyncSession, db: Database, vm: Vm, report: HeartbeatReport) -> bool:
+async def _confirm_enrolments(session: AsyncSession, reports: Sequence[HeartbeatReport]) -> None:
+    """The first heartbeat with an agent token ends the enrolment token's right to ask for another."""
+    ids = [report.enrolment_id for report in reports]
+    if ids:
+        await session.execute(
+            update(Enrolment)
+            .where(Enrolment.id.in_(ids), Enrolment.confirmed_at.is_(None))
+            .values(confirmed_at=max(report.at for report in reports))
+        )
+
+
+async def _apply(session: AsyncSession, db: Database, vm: Vm, report: HeartbeatReport, *, is_clean: bool) -> bool:
     """Brings the VM up to date with a report. Returns whether the VM came free."""
     at, actor = db.now(), Actor.agent(vm.hostname)
     if vm.first_heartbeat_at is None:
         vm.first_heartbeat_at = report.at
-    await session.execute(
-        update(Enrolment)
-        .where(Enrolment.id == report.enrolment_id, Enrolment.confirmed_at.is_(None))
-        .values(confirmed_at=report.at)
-    )
     if vm.unreachable_since is not None:
         vm.unreachable_since = None
         _note(session, vm, "vm.reachable", f"{vm.hostname} answers again", actor, at)
@@ -102,10 +111,12 @@ async def _apply(session: AsyncSession, db: Database, vm: Vm, report: HeartbeatR
             _note(session, vm, f"vm.{report.health}", f"{vm.hostname} is {report.health}{why}", actor, at)
         vm.health, vm.health_reasons = report.health, list(report.reasons)
     vm.boot_id, vm.updated_at = report.boot_id, at
-    return await _move_by_health(session, vm, report, actor, at)
+    return await _move_by_health(session, vm, report, actor, at, is_clean=is_clean)
 
 
-async def _move_by_health(session: AsyncSession, vm: Vm, report: HeartbeatReport, actor: Actor, at: datetime) -> bool:
+async def _move_by_health(
+    session: AsyncSession, vm: Vm, report: HeartbeatReport, actor: Actor, at: datetime, *, is_clean: bool
+) -> bool:
     fit = report.phase is Phase.READY and report.health is not Health.UNHEALTHY
     status = VmStatus(vm.status)
     if status is VmStatus.AVAILABLE and report.health is Health.UNHEALTHY:
@@ -119,14 +130,10 @@ async def _move_by_health(session: AsyncSession, vm: Vm, report: HeartbeatReport
     if vm.facts.get("awaiting_boot"):
         return False
     if status is VmStatus.BOOTING and fit and report.health is Health.HEALTHY:
-        await renew_end_session(session, vm, at=at)
-        await session.flush()
-        unfinished = select(Command.id).where(
-            Command.vm_id == vm.id, Command.kind == CommandKind.END_SESSION, Command.status.in_(OPEN_COMMAND)
-        )
-        if not await session.scalar(select(exists(unfinished))):
+        if is_clean:
             move_vm(session, vm, VmStatus.AVAILABLE, actor=actor, at=at)
             return True
+        await renew_end_session(session, vm, at=at)
     return False
 
 

@@ -45,23 +45,29 @@ async def request_launch(db: Database, pool_name: str, count: int, *, actor: Act
         pool = await get_pool_row(session, pool_name, lock=True)
         check_open(pool)
         await _check_room(session, pool, count)
-        at = db.now()
-        vms = [_new_vm(pool, number, at) for number in range(pool.next_number, pool.next_number + count)]
-        pool.next_number += count
-        session.add_all(vms)
-        operation = await _insert(session, db, pool, OperationKind.LAUNCH, vms, actor)
-        for vm in vms:
-            record_event(
-                session,
-                "vm.provisioning",
-                f"{vm.hostname} is provisioning",
-                actor=actor,
-                at=at,
-                pool_id=pool.id,
-                vm_id=vm.id,
-                operation_id=operation.id,
-            )
+        operation = await launch(session, db, pool, count, actor=actor)
     return await get_operation(db, operation.id)
+
+
+async def launch(session: AsyncSession, db: Database, pool: Pool, count: int, *, actor: Actor) -> Operation:
+    """The launch itself, as a step of a transaction that holds the pool locked and knows that there is room."""
+    at = db.now()
+    vms = [_new_vm(pool, number, at) for number in range(pool.next_number, pool.next_number + count)]
+    pool.next_number += count
+    session.add_all(vms)
+    operation = await _insert(session, db, pool, OperationKind.LAUNCH, vms, actor)
+    for vm in vms:
+        record_event(
+            session,
+            "vm.provisioning",
+            f"{vm.hostname} is provisioning",
+            actor=actor,
+            at=at,
+            pool_id=pool.id,
+            vm_id=vm.id,
+            operation_id=operation.id,
+        )
+    return operation
 
 
 async def request_destroy(db: Database, hostnames: Collection[str], *, actor: Actor) -> list[OperationView]:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from backend.models import Claim, Command, Vm
 from backend.services.actor import Actor
@@ -139,6 +140,32 @@ async def conclude(session: AsyncSession, at: datetime, vm: Vm, command: Command
             pool_id=vm.pool_id,
             vm_id=vm.id,
         )
+
+
+async def list_unclean(session: AsyncSession, vm_ids: Collection[int]) -> frozenset[int]:
+    """Those of these VMs on which a session may still be: its removal was never asked for, or not yet confirmed."""
+    if not vm_ids:
+        return frozenset()
+    prepared, ended = aliased(Command), aliased(Command)
+    last_prepared = (
+        select(func.max(prepared.id))
+        .where(
+            prepared.vm_id.in_(vm_ids),
+            prepared.kind == CommandKind.PREPARE_SESSION,
+            prepared.delivered_at.is_not(None),
+        )
+        .group_by(prepared.vm_id)
+    )
+    removed = select(ended.id).where(
+        ended.vm_id == Command.vm_id,
+        ended.claim_id == Command.claim_id,
+        ended.kind == CommandKind.END_SESSION,
+        ended.status == CommandStatus.SUCCEEDED,
+    )
+    is_unremoved = Command.id.in_(last_prepared) & ~exists(removed)
+    is_being_removed = (Command.kind == CommandKind.END_SESSION) & Command.status.in_(OPEN_COMMAND)
+    query = select(Command.vm_id).where(Command.vm_id.in_(vm_ids), is_unremoved | is_being_removed).distinct()
+    return frozenset(await session.scalars(query))
 
 
 async def renew_end_session(session: AsyncSession, vm: Vm, *, at: datetime) -> None:

@@ -9,6 +9,7 @@ from backend.db.engine import Database
 from backend.db.notices import NoticeListener
 from backend.services.claims import list_pools_waiting, serve_waiting
 from backend.services.commands import expire_commands
+from backend.services.refills import refill_pools
 from backend.services.retention import remove_old
 from backend.services.runs import recover_runs, retry_stalled_jobs
 from backend.services.vms import fail_overdue_vms, record_silence
@@ -37,6 +38,7 @@ class Sweeps:
         supervisor.start_every("sweep: deadlines", 2, self.sweep_deadlines)
         supervisor.start_every("sweep: lines", 2, self.sweep_lines)
         supervisor.start_every("sweep: runs", 2, self.sweep_runs)
+        supervisor.start_every("sweep: refills", 5, self.sweep_refills)
         supervisor.start_every("sweep: retention", 3_600, self.sweep_retention)
 
     async def sweep_silence(self) -> None:
@@ -59,6 +61,10 @@ class Sweeps:
         """Takes up the operations and jobs of workers that died."""
         await recover_runs(self._db, is_dead=is_dead, running_here=self._running_here)
         await retry_stalled_jobs(self._db, after_s=STALLED_JOB_S)
+
+    async def sweep_refills(self) -> None:
+        """Launches what pools with an ``available_min`` lack."""
+        await refill_pools(self._db)
 
     async def sweep_retention(self) -> None:
         """Cuts to size what grows without end."""

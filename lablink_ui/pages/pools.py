@@ -171,6 +171,15 @@ class _Fields:
             self.max = Field(
                 "Most machines", name="max", kind="number", value=str(spec.max), min=1, max=1000, testid="pool-max"
             )
+            self.available_min = Field(
+                "Free ones to keep ready",
+                name="available_min",
+                kind="number",
+                value=str(spec.available_min),
+                min=0,
+                max=1000,
+                testid="pool-available-min",
+            )
             self.price = Field(
                 "Price per machine and hour, $",
                 name="price",
@@ -213,6 +222,7 @@ class _Fields:
                 base,
                 provider=self.provider.value,
                 max=int(self.max.value),
+                available_min=int(self.available_min.value),
                 price_per_hour=float(self.price.value),
                 boot_deadline_s=int(self.boot.value),
                 unreachable_grace_s=int(self.grace.value),
