@@ -1,11 +1,12 @@
 #!/bin/sh
 # Renews the locks: exact versions with the hashes of every published file, and no address of any index.
+# What is locked stays at its version unless UPGRADE=1 is set, so that a new dependency brings only itself.
 set -eu
 bin=$1
 "$bin/python" -m pip install --quiet uv
 lock() {
-    "$bin/python" -m uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-        --no-header --no-annotate --python-version 3.11 "$@"
+    "$bin/python" -m uv pip compile --quiet ${UPGRADE:+--upgrade} --universal --generate-hashes --no-emit-index-url \
+        --no-emit-find-links --no-header --no-annotate --python-version 3.11 "$@"
 }
 lock requirements/build.in -o requirements/build.txt
 lock pyproject.toml --extra server --extra dev -o requirements/dev.txt
