@@ -16,6 +16,7 @@ from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.db.notices import NoticeListener
 from backend.errors import Conflict, Unavailable
+from backend.keys import KeyRing, load_keys
 from backend.live.agent_tokens import AgentTokens
 from backend.live.command_waits import CommandWaits
 from backend.live.heartbeat_buffer import HeartbeatBuffer
@@ -40,6 +41,11 @@ POOL_FIELDS = (
     "unreachable_grace_s",
     "startup_script",
     "repository",
+    "terminal",
+    "crd",
+    "url_template",
+    "claim_duration_s",
+    "idle_limit_s",
 )
 READY_S = 20
 
@@ -60,6 +66,7 @@ class House:
     supervisor: Supervisor
     providers: dict[str, Provider]
     throttle: Throttle
+    keys: KeyRing
     new_password: str | None = None
     is_demo: bool = False
     running: set[int] = field(default_factory=set)
@@ -96,12 +103,14 @@ async def open_house(settings: Settings, *, is_demo: bool = False) -> AsyncItera
 @asynccontextmanager
 async def _open(settings: Settings, *, is_demo: bool) -> AsyncIterator[House]:
     embedded = None if settings.secrets.database_url else EmbeddedPostgres(settings.home)
-    url = await embedded.start() if embedded else settings.secrets.database_url
-    assert url is not None
     try:
+        url = await embedded.start() if embedded else settings.secrets.database_url
+        assert url is not None
         await migrate(url)
         house = _build(settings, url, is_demo=is_demo)
         try:
+            if embedded:
+                house.supervisor.start("postgres", embedded.keep_running)
             await _start(house)
             yield house
         finally:
@@ -144,6 +153,7 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
         supervisor=Supervisor(),
         providers=make_providers(settings),
         throttle=Throttle(server.sign_in_attempts, server.sign_in_window_s),
+        keys=load_keys(settings.home, settings.secrets.keys),
         is_demo=is_demo,
     )
 

@@ -11,30 +11,45 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
 TERRAFORM_VERSION = "1.11.4"
 MIN_API_TOKEN = 24
+SHOWN_VALUE = 80
 _T = TypeVar("_T")
 
 
 class SettingsError(Exception):
     """The configuration cannot be used; says in one line which key and what is allowed."""
 
+    def __init__(self, message: str) -> None:
+        # What people typed may hold anything; what we say about it is one line all the same.
+        super().__init__("".join(char if char.isprintable() else "?" for char in " ".join(message.split())))
+
 
 def _key(
-    default: _T, text: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+    default: _T,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    form: tuple[str, str] | None = None,
 ) -> _T:
-    meta = {"text": text, "low": low, "high": high, "choices": choices}
+    """A key. ``form`` is a regular expression and the words for it."""
+    meta = {"text": text, "low": low, "high": high, "choices": choices, "form": form}
     return field(default=default, metadata=meta)
 
 
@@ -42,12 +57,19 @@ def _key(
 class ServerSettings:
     """The web server."""
 
-    host: str = _key("127.0.0.1", "Address to listen on; 0.0.0.0 for all")
+    host: str = _key(
+        "127.0.0.1",
+        "Address to listen on; 0.0.0.0 for all",
+        form=(r"[^\s/]+", "a host name or an address, such as 127.0.0.1"),
+    )
     port: int = _key(8080, "Port to listen on", low=1, high=65_535)
     public_url: str | None = _key(
-        None, "Address under which people and VMs reach this server; default http://<host>:<port>"
+        None,
+        "Address under which people and VMs reach this server; default http://<host>:<port>",
+        form=(r"https?://[^\s/]+(/\S*)?", "an http:// or https:// address"),
     )
-    body_limit_bytes: int = _key(1_000_000, "Largest request body, in bytes", low=10_000, high=100_000_000)
+    # Not below what an agent sends at once: a batch of log lines.
+    body_limit_bytes: int = _key(1_000_000, "Largest request body, in bytes", low=300_000, high=100_000_000)
     session_hours: int = _key(12, "How long an admin stays signed in, in hours", low=1, high=720)
     sign_in_attempts: int = _key(10, "Failed sign-ins allowed per address within the window", low=1, high=1_000)
     sign_in_window_s: int = _key(300, "The window for failed sign-ins, in seconds", low=10, high=86_400)
@@ -89,6 +111,15 @@ class PoolSettings:
     )
     startup_script: str | None = _key(None, "A script (its text) that each VM runs once it boots")
     repository: str | None = _key(None, "A git repository that each VM clones, https://…")
+    terminal: bool = _key(True, "Whether a seat offers a terminal in the browser")
+    crd: bool = _key(False, "Whether a seat offers Chrome Remote Desktop")
+    url_template: str | None = _key(None, "A link that a seat offers, with {hostname} and {email} filled in, https://…")
+    claim_duration_s: int | None = _key(
+        None, "Seconds after which a seat ends by itself, unless it is extended", low=60, high=31_536_000
+    )
+    idle_limit_s: int | None = _key(
+        None, "Seconds without any use after which a seat ends by itself", low=60, high=31_536_000
+    )
 
 
 @dataclass
@@ -162,6 +193,8 @@ class Secrets:
     admin_password: str | None = None
     api_token: str | None = None
     database_url: str | None = None
+    keys: str | None = None
+    oidc_client_secret: str | None = None
 
     def __repr__(self) -> str:
         return "Secrets(…)"
@@ -190,84 +223,113 @@ def load_settings(
         SettingsError: a wrong key, type or range, an unreadable file, or a secret that cannot be used.
     """
     named = environment.get("LABLINK_CONFIG")
-    tree = _compose(overrides, file or (Path(named) if named else None))
-    keys = cast("_Keys", OmegaConf.to_object(tree))
+    keys = _compose(overrides, file or (Path(named) if named else None))
     for name, value, meta in _walk(keys):
         _check(name, value, meta)
-    home = Path(environment.get("LABLINK_HOME") or _default_home()).expanduser().absolute()
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as exc:
-        raise SettingsError(f"LABLINK_HOME: {home} cannot be used as the data directory: {exc.strerror}") from exc
+    _check_together(keys)
     parts = {each.name: getattr(keys, each.name) for each in fields(_Keys)}
-    return Settings(**parts, home=home, secrets=_read_secrets(environment))
+    return Settings(**parts, secrets=_read_secrets(environment), home=_ensure_home(environment))
 
 
 def describe_keys() -> list[tuple[str, str, str, str]]:
     """Every key as (name, default, allowed values, meaning), for help and the README."""
-    return [(name, _shown(value), _allowed(value, meta), str(meta["text"])) for name, value, meta in _walk(_Keys())]
+    return [(name, _shown(value), _allowed(meta), str(meta["text"])) for name, value, meta in _walk(_Keys())]
 
 
-def _compose(overrides: Sequence[str], file: Path | None) -> DictConfig:
+def _compose(overrides: Sequence[str], file: Path | None) -> _Keys:
     ConfigStore.instance().store(name="lablink", node=_Keys)
-    for override in overrides:
-        if not re.match(r"[a-z_.]+=", override):
-            raise SettingsError(f"'{override[:80]}' is not an override; write key=value, such as server.port=9000")
-        _check_grammar(override)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parent.absolute())):
+        tree = compose("lablink")
+    for name, value in [*(_read_file(file) if file else ()), *map(_parse, overrides)]:
+        _set(tree, name, value)
+    return cast("_Keys", OmegaConf.to_object(tree))
+
+
+def _parse(override: str) -> tuple[str, Any]:
+    """The key and the value of an override, by Hydra's grammar."""
+    name, separator, value = override.partition("=")
+    if not separator or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise SettingsError(f"'{override[:SHOWN_VALUE]}' is not an override; write key=value, such as server.port=9000")
     try:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parent.absolute())):
-            tree = compose("lablink")
-        if file is not None:
-            loaded = OmegaConf.load(file)
-            if not isinstance(loaded, DictConfig):
-                raise SettingsError(
-                    f"the configuration file {file} must hold keys and values, such as server: {{port: 9000}}"
-                )
-            tree = cast("DictConfig", OmegaConf.merge(tree, loaded))
-        with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parent.absolute())):
-            # Hydra parses the values; merging onto the file keeps the command line on top.
-            given = compose("lablink", overrides=list(overrides))
-        for override in overrides:
-            name = override.partition("=")[0]
-            OmegaConf.update(tree, name, OmegaConf.select(given, name))
-    except SettingsError:
-        raise
+        parsed = OverridesParser.create().parse_override(f"_={value}")
+        is_single = not parsed.is_sweep_override()
+    except (HydraException, ValueError, RecursionError):
+        is_single = False
+    if not is_single:
+        shown = value[:SHOWN_VALUE]
+        raise SettingsError(f"{name}: '{shown}' cannot be read as one value; put quotes around text: {name}='…'")
+    return name, parsed.value()
+
+
+def _read_file(file: Path) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a YAML file."""
+    try:
+        # OmegaConf's loader is a safe one that also refuses a key given twice.
+        loaded = yaml.load(file.read_text(encoding="utf-8"), Loader=get_yaml_loader())  # noqa: S506
     except OSError as exc:
         raise SettingsError(f"the configuration file {file} cannot be read: {exc.strerror}") from exc
-    except (HydraException, OmegaConfBaseException, ValueError) as exc:
-        raise SettingsError(_explain(exc)) from exc
-    except Exception as exc:  # YAML errors are of no common type
-        raise SettingsError(f"the configuration file {file} is not valid YAML: {str(exc).splitlines()[0]}") from exc
-    return tree
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"the configuration file {file} cannot be read: it is not UTF-8 text") from exc
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise SettingsError(f"the configuration file {file} is not valid YAML: {_yaml_problem(exc)}") from exc
+    if not isinstance(loaded, dict | None):
+        raise SettingsError(f"the configuration file {file} must hold keys and values, such as server: {{port: 9000}}")
+    yield from _flatten(loaded or {})
 
 
-def _check_grammar(override: str) -> None:
+def _yaml_problem(exc: BaseException) -> str:
+    mark = getattr(exc, "problem_mark", None)
+    return f"line {mark.line + 1}: {getattr(exc, 'problem', '')}" if mark else str(exc)[:200]
+
+
+def _flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    groups = {name.rpartition(".")[0] for name in _known()} | set(_group_names())
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if name in groups and isinstance(value, dict | None):
+            # A group whose keys are all commented out is an empty one.
+            yield from _flatten(value or {}, f"{name}.")
+        else:
+            yield name, value
+
+
+def _set(tree: DictConfig, name: str, value: Any) -> None:
+    known = _known()
+    if name not in known:
+        raise SettingsError(_explain_unknown(name, known))
     try:
-        OverridesParser.create().parse_overrides([override])
-    except (HydraException, ValueError) as exc:
-        name, _, value = override.partition("=")
-        raise SettingsError(f"{name}: '{value[:80]}' cannot be read; put quotes around text: {name}='…'") from exc
+        OmegaConf.update(tree, name, _literal(value, is_text=str(known[name]["type"]).startswith("str")))
+    except (OmegaConfBaseException, ValueError, TypeError) as exc:
+        raise SettingsError(f"{name} must be {_allowed(known[name])}, not '{str(value)[:SHOWN_VALUE]}'") from exc
 
 
-def _explain(exc: BaseException) -> str:
-    cause: BaseException | None = exc
-    while cause is not None:
-        name = getattr(cause, "full_key", None)
-        if name:
-            known = {key: (value, meta) for key, value, meta in _walk(_Keys())}
-            if name in known:
-                return f"{name} must be {_allowed(*known[name])}"
-            close = [key for key in known if key.startswith(str(name).split(".")[0] + ".")]
-            allowed = ", ".join(close) if close else ", ".join(sorted({key.split(".")[0] for key in known}))
-            return f"{name} is not a key; allowed: {allowed}"
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(exc).split())
-    match = re.search(r"[Cc]ould not override '([^']+)'", text)
-    if match:
-        groups = ", ".join(each.name for each in fields(_Keys))
-        return f"{match[1]} is not a key; the groups are: {groups} (`lablink config` lists every key)"
-    return text[:300]
+def _literal(value: Any, *, is_text: bool) -> Any:
+    """The value as it was written: ``${…}`` in a script is the shell's, not OmegaConf's."""
+    if not isinstance(value, str):
+        return value
+    if value == "???" or ("${" in value and not is_text):
+        raise ValueError(value)
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+
+
+def _explain_unknown(name: str, known: Mapping[str, Any]) -> str:
+    within = [key for key in known if key.startswith(f"{name}.")]
+    if within:
+        return f"{name} is a group of keys; set one of: {', '.join(within)}"
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    beside = [key for key in known if key.startswith(name.partition(".")[0] + ".")]
+    allowed = ", ".join(beside) if beside else f"the groups {', '.join(_group_names())}"
+    return f"{name[:SHOWN_VALUE]} is not a key; {hint}allowed: {allowed} (`lablink config` lists every key)"
+
+
+def _known() -> dict[str, Mapping[str, Any]]:
+    return {name: meta for name, _, meta in _walk(_Keys())}
+
+
+def _group_names() -> list[str]:
+    return [each.name for each in fields(_Keys)]
 
 
 def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
@@ -280,17 +342,38 @@ def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, 
 
 
 def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:
-    if meta["choices"] and value not in meta["choices"]:
-        raise SettingsError(f"{name} must be {_allowed(value, meta)}, not '{value}'")
-    if meta["low"] is not None and not meta["low"] <= value <= meta["high"]:
-        raise SettingsError(f"{name} must be {_allowed(value, meta)}, not {value}")
-    if name == "server.public_url" and value is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
-        raise SettingsError(f"{name} must be an http:// or https:// address, not '{value}'")
+    if value is None:
+        return
+    is_right = not isinstance(value, str) or _is_storable(value)
+    if meta["choices"]:
+        is_right = value in meta["choices"]
+    elif meta["low"] is not None:
+        is_right = meta["low"] <= value <= meta["high"]
+    elif meta["form"]:
+        is_right = is_right and re.fullmatch(meta["form"][0], value) is not None
+    if not is_right:
+        raise SettingsError(f"{name} must be {_allowed(meta)}, not '{str(value)[:SHOWN_VALUE]}'")
 
 
-def _allowed(value: Any, meta: Mapping[str, Any]) -> str:
+def _is_storable(value: str) -> bool:
+    """Whether Postgres can hold this text."""
+    return "\x00" not in value and value == value.encode(errors="replace").decode()
+
+
+def _check_together(keys: _Keys) -> None:
+    """What is right by itself may be wrong beside another key."""
+    interval_s, first = keys.agent.heartbeat_interval_s, keys.pool.default
+    if keys.agent.unreachable_after_s <= interval_s:
+        raise SettingsError(f"agent.unreachable_after_s must be more than agent.heartbeat_interval_s, {interval_s}")
+    if first.available_min > first.max:
+        raise SettingsError(f"pool.default.available_min must be at most pool.default.max, {first.max}")
+
+
+def _allowed(meta: Mapping[str, Any]) -> str:
     if meta["choices"]:
         return "one of " + ", ".join(meta["choices"])
+    if meta["form"]:
+        return str(meta["form"][1])
     kind = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
         str(meta["type"]).removesuffix(" | None"), "text"
     )
@@ -298,11 +381,9 @@ def _allowed(value: Any, meta: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return (
-        {None: "–", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, int | float) or isinstance(value, bool)
-        else str(value)
-    )
+    if value is None:
+        return "–"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _read_secrets(environment: Mapping[str, str]) -> Secrets:
@@ -310,6 +391,8 @@ def _read_secrets(environment: Mapping[str, str]) -> Secrets:
         admin_password=_read_secret(environment, "LABLINK_ADMIN_PASSWORD"),
         api_token=_read_secret(environment, "LABLINK_API_TOKEN"),
         database_url=_read_secret(environment, "LABLINK_DATABASE_URL"),
+        keys=_read_secret(environment, "LABLINK_KEYS"),
+        oidc_client_secret=_read_secret(environment, "LABLINK_OIDC_CLIENT_SECRET"),
     )
     if secrets.api_token is not None and len(secrets.api_token) < MIN_API_TOKEN:
         raise SettingsError(f"LABLINK_API_TOKEN must have {MIN_API_TOKEN} characters or more")
@@ -330,5 +413,15 @@ def _read_secret(environment: Mapping[str, str], name: str) -> str | None:
         raise SettingsError(f"{name}_FILE: {path} cannot be read: {exc}") from exc
 
 
-def _default_home() -> str:
-    return str(Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "lablink")
+def _ensure_home(environment: Mapping[str, str]) -> Path:
+    default = Path(environment.get("XDG_DATA_HOME") or "~/.local/share") / "lablink"
+    home = Path(environment.get("LABLINK_HOME") or default)
+    try:
+        home = home.expanduser().absolute()
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as exc:
+        why = getattr(exc, "strerror", None) or exc
+        raise SettingsError(f"LABLINK_HOME: {home} cannot be used as the data directory: {why}") from exc
+    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+        raise SettingsError(f"LABLINK_HOME: {home} cannot be used as the data directory: it is not writable")
+    return home

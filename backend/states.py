@@ -69,6 +69,8 @@ class CommandKind(StrEnum):
     END_SESSION = "end_session"  # remove it, verified
     REBOOT = "reboot"  # boot again (machines that Terraform does not own)
     STOP = "stop"  # end the agent for good (a joined machine leaves)
+    OPEN_TERMINAL = "open_terminal"  # start a shell in the session and dial in with it
+    START_CRD = "start_crd"  # register Chrome Remote Desktop for the session
 
 
 class ProgressState(StrEnum):
@@ -92,6 +94,24 @@ class PoolStatus(StrEnum):
 
     OPEN = "open"  # both
     CLOSED = "closed"  # neither; what runs keeps running until destroyed
+
+
+class Access(StrEnum):
+    """Who may claim in a pool."""
+
+    OPEN = "open"  # anyone with the link
+    CODE = "code"  # whoever knows the join code
+    ROSTER = "roster"  # whoever has a personal link
+    OIDC = "oidc"  # whoever the organisation's sign-in vouches for
+
+
+class CrdStatus(StrEnum):
+    """How far Chrome Remote Desktop is with a seat."""
+
+    WAITING = "waiting"  # the code is on its way to the agent
+    STARTING = "starting"  # the agent registers and starts the host
+    READY = "ready"  # the researcher can connect
+    FAILED = "failed"  # it did not work; the detail says why, and another paste may
 
 
 class Phase(StrEnum):

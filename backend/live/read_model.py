@@ -27,6 +27,19 @@ PAGE_UPDATES_PER_S = 1_500
 RETRY_S = 0.5
 RECENT_OPERATIONS = 100
 
+# Tables whose changes pages hear of though no snapshot holds their rows.
+_NOT_HELD = (
+    "join_codes",
+    "roster_entries",
+    "seat_browsers",
+    "terminals",
+    "terminal_watches",
+    "users",
+    "invites",
+    "api_tokens",
+    "admin_sessions",
+)
+
 Subscriber = Callable[[ChangeSet], None]
 logger = logging.getLogger(__name__)
 
@@ -44,6 +57,7 @@ class ReadModel:
         self._backup_poll_s = backup_poll_s
         self._subscribers: list[Subscriber] = []
         self._dirty: dict[str, set[int]] = defaultdict(set)
+        self._parents: dict[str, set[int]] = defaultdict(set)
         self._everything = True
         self._news = asyncio.Event()
         listener.subscribe(self._note, on_gap=self._note_gap, on_lost=self._note_loss)
@@ -88,7 +102,8 @@ class ReadModel:
         self._news.clear()
         everything, self._everything = self._everything, False
         dirty, self._dirty = self._dirty, defaultdict(set)
-        changes = await self._read(dirty, everything=everything)
+        parents, self._parents = self._parents, defaultdict(set)
+        changes = await self._read(dirty, parents, everything=everything)
         if changes.claims:
             self.snapshot.count_line()
         became_live = self._listener.connected and not self.snapshot.is_live
@@ -97,7 +112,7 @@ class ReadModel:
             self.snapshot.is_live = self._listener.connected
             self._tell(changes)
 
-    async def _read(self, dirty: dict[str, set[int]], *, everything: bool) -> ChangeSet:
+    async def _read(self, dirty: dict[str, set[int]], parents: dict[str, set[int]], *, everything: bool) -> ChangeSet:
         held, db = self.snapshot, self._db
 
         async def update(
@@ -116,11 +131,13 @@ class ReadModel:
             vms=await update("vms", held.vms, lambda ids: _list_living(db, ids)),
             claims=await update("claims", held.claims, lambda ids: _list_open(db, ids)),
             operations=await update("operations", held.operations, lambda ids: _list_recent(db, ids)),
-            eventful_vms=frozenset(held.vms) if everything else frozenset(dirty.get("events:vms", ())),
+            eventful_vms=frozenset(held.vms) if everything else frozenset(parents.get("events", ())),
             logged_vms=frozenset(held.vms) if everything else frozenset(dirty.get("vm_logs", ())),
             logged_operations=frozenset(held.operations) if everything else frozenset(dirty.get("operation_logs", ())),
             has_events=everything or "events" in dirty,
             has_sessions=everything or "admin_sessions" in dirty,
+            touched={table: frozenset(parents[table]) for table in _NOT_HELD if table in dirty},
+            is_whole=everything,
         )
 
     def _tell(self, changes: ChangeSet) -> None:
@@ -133,8 +150,7 @@ class ReadModel:
 
     def _note(self, notice: Notice) -> None:
         self._dirty[notice.table].update(notice.ids)
-        if notice.table == "events":
-            self._dirty["events:vms"].update(notice.parents)
+        self._parents[notice.table].update(notice.parents)
         self._news.set()
 
     def _note_gap(self) -> None:

@@ -1,5 +1,6 @@
 """One table a file; importing this package fills ``Base.metadata``."""
 
+from backend.models.admission import JoinCode, RosterEntry
 from backend.models.base import Base
 from backend.models.claim import Claim, SeatLink
 from backend.models.command import Command
@@ -8,7 +9,9 @@ from backend.models.event import Event
 from backend.models.heartbeat import HealthSample, LatestHeartbeat
 from backend.models.operation import Operation, OperationLog, OperationVm
 from backend.models.pool import Pool
-from backend.models.user import AdminSession, ApiToken, LoginFailure, User
+from backend.models.seat_browser import SeatBrowser
+from backend.models.terminal import Terminal, TerminalWatch
+from backend.models.user import AdminSession, ApiToken, Invite, LoginFailure, User
 from backend.models.vm import Vm
 from backend.models.vm_log import VmLog
 
@@ -21,13 +24,19 @@ __all__ = [
     "Enrolment",
     "Event",
     "HealthSample",
+    "Invite",
+    "JoinCode",
     "LatestHeartbeat",
     "LoginFailure",
     "Operation",
     "OperationLog",
     "OperationVm",
     "Pool",
+    "RosterEntry",
+    "SeatBrowser",
     "SeatLink",
+    "Terminal",
+    "TerminalWatch",
     "User",
     "Vm",
     "VmLog",

@@ -8,24 +8,30 @@ from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, Integer, LargeBi
 from sqlalchemy.orm import Mapped, mapped_column
 
 from backend.models.base import Base, Id, When, Words, one_of, quoted
-from backend.states import HOLDING_CLAIM, OPEN_CLAIM, ClaimStatus
+from backend.states import HOLDING_CLAIM, OPEN_CLAIM, ClaimStatus, CrdStatus
 
 _OPEN = text(f"status IN ({quoted(OPEN_CLAIM)})")
 _HOLDING = text(f"status IN ({quoted(HOLDING_CLAIM)})")
 
 
 class Claim(Base):
-    """A claim. The order of ``id`` is the order of the line. ``owner_hash`` is SHA-256 of the browser's cookie."""
+    """A claim. The order of ``id`` is the order of the line.
+
+    ``owner_hash`` is SHA-256 of the cookie of the browser that claimed; where else the seat is open stands in
+    ``seat_browsers``. ``key_hash`` is SHA-256 of the seat key. ``crd_pin`` is sealed.
+    """
 
     __tablename__ = "claims"
     __table_args__ = (
         one_of("status", ClaimStatus),
+        one_of("crd_status", CrdStatus),
         Index("uq_claims_open_vm", "vm_id", unique=True, postgresql_where=_HOLDING),
         Index("uq_claims_open_email", "pool_id", text("lower(email)"), unique=True, postgresql_where=_OPEN),
         Index("uq_claims_open_owner", "pool_id", "owner_hash", unique=True, postgresql_where=_OPEN),
         Index("uq_claims_idempotency", "pool_id", "idempotency_hash", unique=True, postgresql_where=_OPEN),
         Index("ix_claims_line", "pool_id", "id", postgresql_where=text("status = 'waiting'")),
         Index("ix_claims_owner_hash", "owner_hash"),
+        Index("uq_claims_open_key", "key_hash", unique=True, postgresql_where=_OPEN),
     )
 
     id: Mapped[Id]
@@ -39,6 +45,14 @@ class Claim(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[When]
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    key_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    ends_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    warned_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    last_active_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    crd_status: Mapped[str | None] = mapped_column(Text)
+    crd_detail: Mapped[str | None] = mapped_column(Text)
+    crd_link: Mapped[str | None] = mapped_column(Text)
+    crd_pin: Mapped[str | None] = mapped_column(Text)
 
 
 class SeatLink(Base):

@@ -5,19 +5,23 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import CheckConstraint, DateTime, Numeric
+from sqlalchemy import CheckConstraint, DateTime, Numeric, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from backend.models.base import Base, Id, When, Words, one_of
-from backend.states import PoolStatus
+from backend.states import Access, PoolStatus
 
 
 class Pool(Base):
-    """A pool. ``next_number`` only grows, so that a hostname is never given twice."""
+    """A pool. ``next_number`` only grows, so that a hostname is never given twice.
+
+    ``terminal``, ``crd`` and ``url_template`` are the connections that it offers.
+    """
 
     __tablename__ = "pools"
     __table_args__ = (
         one_of("status", PoolStatus),
+        one_of("access", Access),
         CheckConstraint("max BETWEEN 1 AND 1000", name="max"),
         CheckConstraint("available_min BETWEEN 0 AND max", name="available_min"),
         CheckConstraint("price_per_hour >= 0", name="price_per_hour"),
@@ -34,6 +38,13 @@ class Pool(Base):
     unreachable_grace_s: Mapped[int] = mapped_column(default=600)
     startup_script: Mapped[str | None]
     repository: Mapped[str | None]
+    access: Mapped[Words] = mapped_column(default=Access.OPEN)
+    oidc_group: Mapped[str | None] = mapped_column(Text)
+    terminal: Mapped[bool] = mapped_column(default=False)
+    crd: Mapped[bool] = mapped_column(default=False)
+    url_template: Mapped[str | None] = mapped_column(Text)
+    claim_duration_s: Mapped[int | None]
+    idle_limit_s: Mapped[int | None]
     next_number: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[When]
     updated_at: Mapped[When]

@@ -12,17 +12,42 @@ from backend.states import Role
 
 
 class User(Base):
-    """An admin. ``password_hash`` is argon2id in its own PHC string format."""
+    """An admin. ``password_hash`` is argon2id in its own PHC string format; None where only OIDC signs in.
+
+    ``totp_secret`` is sealed; it counts once confirmed, and ``totp_last_step`` keeps a code from working twice.
+    """
 
     __tablename__ = "users"
     __table_args__ = (one_of("role", Role),)
 
     id: Mapped[Id]
     name: Mapped[Words] = mapped_column(unique=True)
-    password_hash: Mapped[Words]
+    password_hash: Mapped[str | None] = mapped_column(Text)
     role: Mapped[Words]
     created_at: Mapped[When]
     disabled_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    totp_secret: Mapped[str | None] = mapped_column(Text)
+    totp_confirmed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    totp_last_step: Mapped[int | None] = mapped_column(BigInteger)
+    oidc_subject: Mapped[str | None] = mapped_column(Text, unique=True)
+
+
+class Invite(Base):
+    """A link that makes an admin (or sets the password anew of ``user_id``), once; only its SHA-256 is kept."""
+
+    __tablename__ = "invites"
+    __table_args__ = (one_of("role", Role),)
+
+    id: Mapped[Id]
+    name: Mapped[Words]
+    role: Mapped[Words]
+    user_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("users.id", ondelete="CASCADE"))
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    created_by: Mapped[Words]
+    created_at: Mapped[When]
+    expires_at: Mapped[When]
+    used_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class AdminSession(Base):
@@ -38,6 +63,7 @@ class AdminSession(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     address: Mapped[str | None] = mapped_column(Text)
     user_agent: Mapped[str | None] = mapped_column(Text)
+    last_seen_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class ApiToken(Base):
@@ -53,6 +79,8 @@ class ApiToken(Base):
     created_at: Mapped[When]
     expires_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    created_by: Mapped[str | None] = mapped_column(Text)
+    last_used_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class LoginFailure(Base):

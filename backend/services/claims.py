@@ -20,7 +20,7 @@ from backend.services.pools import check_open, get_pool_row
 from backend.services.sessions import find_free_vm, is_anyone_waiting, list_held, lock_claim, seat, serve_line, vacate
 from backend.services.tokens import hash_token, new_token
 from backend.services.views import ClaimView
-from backend.states import OPEN_CLAIM, ClaimStatus, VmStatus
+from backend.states import OPEN_CLAIM, ClaimStatus, CrdStatus, VmStatus
 
 SEAT_LINK_S = 24 * 3600
 # Deliberately loose (one @, no spaces, no control or markup characters): the e-mail is a label, never a proof.
@@ -280,4 +280,10 @@ def _view_of(claim: Claim, pool: str, hostname: str | None) -> ClaimView:
         created_at=claim.created_at,
         status_changed_at=claim.status_changed_at,
         ended_at=claim.ended_at,
+        ends_at=claim.ends_at,
+        warned_at=claim.warned_at,
+        last_active_at=claim.last_active_at,
+        crd_status=CrdStatus(claim.crd_status) if claim.crd_status else None,
+        crd_detail=claim.crd_detail,
+        crd_link=claim.crd_link,
     )

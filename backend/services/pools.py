@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 
 from sqlalchemy import select
@@ -17,7 +17,7 @@ from backend.models import Pool
 from backend.services.actor import Actor
 from backend.services.moves import record_event
 from backend.services.views import PoolView
-from backend.states import PoolStatus
+from backend.states import Access, PoolStatus
 
 MAX_VMS = 1_000
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -35,6 +35,13 @@ class PoolSpec:
     unreachable_grace_s: int = 600
     startup_script: str | None = None
     repository: str | None = None
+    access: Access = Access.OPEN
+    oidc_group: str | None = None
+    terminal: bool = False
+    crd: bool = False
+    url_template: str | None = None
+    claim_duration_s: int | None = None
+    idle_limit_s: int | None = None
     providers: Collection[str] = field(default=("local",), compare=False)
 
 
@@ -151,6 +158,13 @@ def view_of(pool: Pool) -> PoolView:
         unreachable_grace_s=pool.unreachable_grace_s,
         startup_script=pool.startup_script,
         repository=pool.repository,
+        access=Access(pool.access),
+        oidc_group=pool.oidc_group,
+        terminal=pool.terminal,
+        crd=pool.crd,
+        url_template=pool.url_template,
+        claim_duration_s=pool.claim_duration_s,
+        idle_limit_s=pool.idle_limit_s,
         created_at=pool.created_at,
     )
 
@@ -179,6 +193,13 @@ def _figures(spec: PoolSpec) -> dict[str, object]:
         "unreachable_grace_s": spec.unreachable_grace_s,
         "startup_script": spec.startup_script or None,
         "repository": spec.repository or None,
+        "access": spec.access,
+        "oidc_group": spec.oidc_group or None,
+        "terminal": spec.terminal,
+        "crd": spec.crd,
+        "url_template": spec.url_template or None,
+        "claim_duration_s": spec.claim_duration_s,
+        "idle_limit_s": spec.idle_limit_s,
     }
 
 
@@ -198,6 +219,9 @@ def _check(spec: PoolSpec) -> None:
         (30 <= spec.unreachable_grace_s <= 86_400, "unreachable_grace_s must be from 30 to 86400 seconds"),
         (len(spec.startup_script or "") <= 8_000, "startup_script must be at most 8,000 characters"),
         (_is_repository(spec.repository), "repository must be an https:// or git@ address without spaces"),
+        (_is_url_template(spec.url_template), "url_template must be an https:// address, with {hostname} and {email}"),
+        (_is_duration(spec.claim_duration_s), "claim_duration_s must be from 60 seconds to a year, or nothing"),
+        (_is_duration(spec.idle_limit_s), "idle_limit_s must be from 60 seconds to a year, or nothing"),
     ]
     for holds, sentence in limits:
         if not holds:
@@ -208,16 +232,18 @@ def _is_repository(address: str | None) -> bool:
     return not address or re.fullmatch(r"(https://|git@|file://)[^\s'\"`$;|&<>\\]{1,500}", address) is not None
 
 
+def _is_url_template(template: str | None) -> bool:
+    if not template:
+        return True
+    names = set(re.findall(r"{([^}]*)}", template))
+    return names <= {"hostname", "email"} and re.fullmatch(r"https?://[^\s'\"`<>\\]{1,500}", template) is not None
+
+
+def _is_duration(seconds: int | None) -> bool:
+    return seconds is None or 60 <= seconds <= 31_536_000
+
+
 def spec_of(view: PoolView) -> PoolSpec:
     """The figures of an existing pool, as the start of an edit."""
-    names = (
-        "provider",
-        "max",
-        "available_min",
-        "price_per_hour",
-        "boot_deadline_s",
-        "unreachable_grace_s",
-        "startup_script",
-        "repository",
-    )
+    names = {each.name for each in fields(PoolSpec)} - {"providers"}
     return replace(PoolSpec(), **{name: getattr(view, name) for name in names})

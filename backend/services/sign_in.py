@@ -103,7 +103,7 @@ async def sign_in(
     async with db.transaction() as session:
         await _check_throttle(session, db, key, throttle)
         user = await session.scalar(select(User).where(User.name == name[:80], User.disabled_at.is_(None)))
-    if not await asyncio.to_thread(_is_right, user.password_hash if user else _decoy, password) or user is None:
+    if not await asyncio.to_thread(_is_right, (user and user.password_hash) or _decoy, password) or user is None:
         await _record_failure(db, key, name, address)
         raise Unauthenticated(_REFUSED, code="wrong_password")
     secret, at = new_token(), db.now()

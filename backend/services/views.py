@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from backend.states import (
+    Access,
     ClaimStatus,
+    CrdStatus,
     Health,
     OperationKind,
     OperationStatus,
@@ -33,6 +35,13 @@ class PoolView:
     unreachable_grace_s: int
     startup_script: str | None
     repository: str | None
+    access: Access
+    oidc_group: str | None
+    terminal: bool
+    crd: bool
+    url_template: str | None
+    claim_duration_s: int | None
+    idle_limit_s: int | None
     created_at: datetime
 
 
@@ -67,7 +76,7 @@ class VmView:
 
 @dataclass(frozen=True, slots=True)
 class ClaimView:
-    """An open or ended claim. ``hostname`` is None while in line."""
+    """An open or ended claim. ``hostname`` is None while in line; ``ends_at`` is when it ends by itself."""
 
     id: int
     pool_id: int
@@ -80,6 +89,12 @@ class ClaimView:
     created_at: datetime
     status_changed_at: datetime
     ended_at: datetime | None
+    ends_at: datetime | None = None
+    warned_at: datetime | None = None
+    last_active_at: datetime | None = None
+    crd_status: CrdStatus | None = None
+    crd_detail: str | None = None
+    crd_link: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
