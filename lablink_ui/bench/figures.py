@@ -1,0 +1,98 @@
+"""What a scenario found: each figure beside its limit of the same run, as a table for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+PER_S, MS, S = "/s", "ms", "s"
+HEADINGS = ("path", "figure", "ours", "limit", "ratio", "the limit, of the same run")
+LEGEND = "ratio = ours ÷ limit. Of a rate more is better and 1 the ceiling; of a time less is better and 1 the floor."
+
+
+class BenchFailed(Exception):
+    """Something was wrong, not slow: a double claim, an error answer, a tool that is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of ours and the limit it is held against; both in ``unit``."""
+
+    path: str
+    name: str
+    unit: str
+    ours: float
+    limit: float
+    limit_is: str
+
+    @property
+    def ratio(self) -> float:
+        """Ours divided by the limit."""
+        return self.ours / self.limit
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether it is a rate; else it is a time."""
+        return self.unit == PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The figures of one scenario, and what must be known to read them rightly."""
+
+    figures: Sequence[Figure]
+    notes: Sequence[str] = ()
+
+
+def format_table(figures: Sequence[Figure]) -> str:
+    """The table, one figure a line."""
+    rows = [HEADINGS, *(_cells(figure) for figure in figures)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def write_json(
+    file: Path, reports: Sequence[Report], failures: Sequence[str], *, machine: dict[str, str], cores: str
+) -> None:
+    """Writes everything that was printed, for machines."""
+    content = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {**machine, "pinned": cores},
+        "figures": [_plain(figure) for report in reports for figure in report.figures],
+        "notes": [note for report in reports for note in report.notes],
+        "failures": list(failures),
+    }
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plain(figure: Figure) -> dict[str, object]:
+    return {
+        "path": figure.path,
+        "figure": figure.name,
+        "unit": figure.unit,
+        "ours": round(figure.ours, 3),
+        "limit": round(figure.limit, 3),
+        "ratio": round(figure.ratio, 4),
+        "better": "more" if figure.more_is_better else "less",
+        "limit_is": figure.limit_is,
+    }
+
+
+def _cells(figure: Figure) -> tuple[str, ...]:
+    ours, limit = (f"{_shown(value)} {figure.unit}" for value in (figure.ours, figure.limit))
+    return (figure.path, figure.name, ours, limit, f"{_shown(figure.ratio)}×", figure.limit_is)
+
+
+def _shown(value: float) -> str:
+    """Three digits that count."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    figures = [cell.rjust(width) for cell, width in zip(row[2:5], widths[2:5], strict=True)]
+    return "  ".join([row[0].ljust(widths[0]), row[1].ljust(widths[1]), *figures, row[5]])

@@ -1,0 +1,86 @@
+"""Heartbeats over HTTP, against a bare JSON route of the same framework that is sent the very same bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import cycle
+from pathlib import Path
+
+import psycopg
+
+from lablink_ui.bench.conditions import Cores, Sizes
+from lablink_ui.bench.figures import MS, PER_S, BenchFailed, Figure, Report
+from lablink_ui.bench.loadgen import Load, drive
+from lablink_ui.bench.machines import join
+from lablink_ui.bench.server import LOOK_S, free_port, running, serve
+
+STORED_WITHIN_S = 5.0
+_LIMIT_IS = "a bare FastAPI route that is sent the same bytes"
+
+
+async def measure(sizes: Sizes, cores: Cores) -> Report:
+    """Plain heartbeats of many machines over few connections, in turns with the bare route.
+
+    Raises:
+        BenchFailed: a heartbeat was refused or not stored.
+    """
+    ours, bare = Load(), Load()
+    async with serve(cores.server, f"pool.default.max={sizes.machines}") as server, _serve_bare(cores) as bare_port:
+        beats = [machine.beat() for machine in await join(server, sizes.machines)]
+        for _ in range(sizes.beat_rounds):
+            for port, load in ((bare_port, bare), (server.port, ours)):
+                load.add(await drive(port, _for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections))
+        began = time.time()
+        last = await drive(server.port, beats, at_once=sizes.beat_connections)
+        for load in (ours, bare, last):
+            load.check(200)
+        await _until_stored(server.database_url, began, len(beats))
+    name = f"{sizes.beat_connections} connections, {sizes.machines} machines"
+    return Report(
+        [
+            Figure("heartbeat", name, PER_S, ours.per_s, bare.per_s, _LIMIT_IS),
+            *(
+                Figure(
+                    "heartbeat", f"p{percent}", MS, ours.percentile_ms(percent), bare.percentile_ms(percent), _LIMIT_IS
+                )
+                for percent in (50, 99)
+            ),
+        ],
+        [*ours.note_if_busy("heartbeat"), *bare.note_if_busy("heartbeat, the limit")],
+    )
+
+
+def _for_a_while(beats: Sequence[bytes], seconds: float) -> Iterator[bytes]:
+    """The machines in turn, until the time is over."""
+    end = time.monotonic() + seconds
+    for beat in cycle(beats):
+        if time.monotonic() > end:
+            return
+        yield beat
+
+
+@asynccontextmanager
+async def _serve_bare(cores: Cores) -> AsyncIterator[int]:
+    port = free_port()
+    command = [sys.executable, "-m", "lablink_ui.bench.bare_route", str(port)]
+    with tempfile.TemporaryDirectory(prefix="lablink-bench-") as directory:
+        async with running(command, port, "/healthz", cores=cores.server, directory=Path(directory)):
+            yield port
+
+
+async def _until_stored(database_url: str, since: float, machines: int) -> None:
+    """Heartbeats are answered before they are written together; each machine's last one must get there."""
+    query = "SELECT count(*) FROM latest_heartbeats WHERE at >= to_timestamp(%s)"
+    end, stored = time.monotonic() + STORED_WITHIN_S, None
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        while time.monotonic() < end:
+            stored = await (await connection.execute(query, (since,))).fetchone()
+            if stored == (machines,):
+                return
+            await asyncio.sleep(LOOK_S)
+    raise BenchFailed(f"of {machines} machines' last heartbeats, {stored} were stored within {STORED_WITHIN_S:.0f} s")

@@ -1,0 +1,162 @@
+"""From a commit to the page that shows it, against the bare notice of the very same commit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+from playwright.async_api import Page, Playwright, async_playwright
+
+from lablink_ui.bench.conditions import Cores, Sizes
+from lablink_ui.bench.figures import MS, BenchFailed, Figure, Report
+from lablink_ui.bench.loadgen import percentile
+from lablink_ui.bench.machines import join
+from lablink_ui.bench.server import BenchServer, serve
+
+SEEN_WITHIN_S = 10.0
+PAGE_MS = 30_000
+SEED = 7
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+# In the page: when each change was in the DOM, by the browser's clock (this machine's, as ours is).
+_WATCH = """() => {
+  window.seen = {};
+  new MutationObserver((records) => {
+    const now = performance.timeOrigin + performance.now();
+    for (const { target } of records) {
+      const row = (target.closest ? target : target.parentElement)?.closest("tr[data-testid^=vm-]");
+      const found = row && /change-(\\d+)@/.exec(row.textContent);
+      if (found) window.seen[found[1]] ??= now;
+    }
+  }).observe(document.body, { subtree: true, childList: true, characterData: true });
+}"""
+# A change that a page shows and no rule reacts to: the e-mail beside a machine.
+_CHANGE = "UPDATE vms SET email = %s WHERE id = %s"
+_NOTE = (
+    "commit → DOM: one open page. The read model tells pages at most 10 times a second, so that 0 to 100 ms of ours are"
+    " that wait; the bare notice does not wait."
+)
+
+
+@dataclass(slots=True)
+class _Changes:
+    """When (seconds since 1970) each change was sent, when its bare notice came, and which VM changed last to what."""
+
+    sent: list[float] = field(default_factory=list)
+    noticed: dict[int, float] = field(default_factory=dict)
+    latest: dict[int, int] = field(default_factory=dict)
+
+
+async def measure(sizes: Sizes, cores: Cores) -> Report:
+    """Changes on an open table of machines, each committed on its own, by SQL.
+
+    Raises:
+        BenchFailed: there is no Chromium, or a change never reached the page.
+    """
+    # Nobody beats here: the machines must not be called unreachable meanwhile.
+    settings = (f"pool.default.max={sizes.rows}", "agent.unreachable_after_s=3600")
+    async with serve(cores.server, *settings) as server, _open_table(server, sizes.rows) as page:
+        changes = await _commit_changes(server.database_url, sizes)
+        seen = await _until_seen(page, sizes.changes)
+    ours = [1_000 * (seen[number] - sent) for number, sent in enumerate(changes.sent)]
+    bare = [1_000 * (changes.noticed[number] - sent) for number, sent in enumerate(changes.sent)]
+    name = f"{sizes.rows} rows, {sizes.changes_per_s:.0f} changes/s"
+    return Report(
+        [
+            Figure(
+                "commit → DOM",
+                f"p{percent}, {name}",
+                MS,
+                percentile(ours, percent),
+                percentile(bare, percent),
+                "the same commit's notice on a bare LISTEN",
+            )
+            for percent in (50, 95)
+        ],
+        [_NOTE],
+    )
+
+
+@asynccontextmanager
+async def _open_table(server: BenchServer, rows: int) -> AsyncIterator[Page]:
+    await join(server, rows)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=_find_chromium(playwright), args=list(_FLAGS))
+        try:
+            page = await browser.new_page()
+            await page.goto(f"{server.url}/login")
+            await page.wait_for_function("window.did_handshake")
+            await page.get_by_test_id("login-password").fill(server.password)
+            await page.get_by_test_id("login-submit").click()
+            await page.wait_for_url("**/admin")
+            await page.goto(f"{server.url}/admin/instances")
+            shown = f'document.querySelectorAll("tr[data-testid^=vm-]").length === {rows}'
+            await page.wait_for_function(shown, timeout=PAGE_MS)
+            await page.evaluate(_WATCH)
+            yield page
+        finally:
+            await browser.close()
+
+
+async def _commit_changes(database_url: str, sizes: Sizes) -> _Changes:
+    changes, dice = _Changes(), random.Random(SEED)  # noqa: S311 - the same changes in every run
+    async with (
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as writer,
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as listener,
+    ):
+        await listener.execute("LISTEN lablink")
+        listening = asyncio.create_task(_note_notices(listener, changes))
+        try:
+            vms = [row[0] for row in await (await writer.execute("SELECT id FROM vms ORDER BY id")).fetchall()]
+            for number in range(sizes.changes):
+                vm = vms[number % len(vms)]
+                changes.latest[vm] = number
+                changes.sent.append(time.time())
+                await writer.execute(_CHANGE, (f"change-{number}@bench.example", vm), prepare=True)
+                await asyncio.sleep(dice.uniform(0.5, 1.5) / sizes.changes_per_s)
+            async with asyncio.timeout(SEEN_WITHIN_S):
+                while len(changes.noticed) < sizes.changes:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise BenchFailed(f"{sizes.changes - len(changes.noticed)} commits sent no notice") from None
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+    return changes
+
+
+async def _note_notices(listener: psycopg.AsyncConnection, changes: _Changes) -> None:
+    async for notice in listener.notifies():
+        now, body = time.time(), json.loads(notice.payload)
+        for vm in body["ids"] if body["table"] == "vms" else ():
+            if vm in changes.latest:
+                changes.noticed.setdefault(changes.latest[vm], now)
+
+
+async def _until_seen(page: Page, count: int) -> dict[int, float]:
+    """When each change was in the DOM, in seconds since 1970."""
+    end = time.monotonic() + SEEN_WITHIN_S
+    seen: dict[str, float] = {}
+    while time.monotonic() < end and len(seen) < count:
+        await asyncio.sleep(0.05)
+        seen = await page.evaluate("window.seen")
+    if len(seen) < count:
+        raise BenchFailed(f"{count - len(seen)} of {count} changes did not reach the page in {SEEN_WITHIN_S:.0f} s")
+    return {int(number): at / 1_000 for number, at in seen.items()}
+
+
+def _find_chromium(playwright: Playwright) -> str:
+    named = (os.environ.get("CHROMIUM"), *map(shutil.which, CHROMIUMS), playwright.chromium.executable_path)
+    for path in filter(None, named):
+        if Path(path).exists():
+            return path
+    raise BenchFailed("there is no Chromium; set CHROMIUM=/path/to/one, or run `playwright install chromium`")
