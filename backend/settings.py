@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -237,13 +239,18 @@ def describe_keys() -> list[tuple[str, str, str, str]]:
 
 
 def _compose(overrides: Sequence[str], file: Path | None) -> _Keys:
-    ConfigStore.instance().store(name="lablink", node=_Keys)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parent.absolute())):
-        tree = compose("lablink")
+    tree = deepcopy(_defaults())
     for name, value in [*(_read_file(file) if file else ()), *map(_parse, overrides)]:
         _set(tree, name, value)
     return cast("_Keys", OmegaConf.to_object(tree))
+
+
+@cache
+def _defaults() -> DictConfig:
+    ConfigStore.instance().store(name="lablink", node=_Keys)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parent.absolute())):
+        return compose("lablink")
 
 
 def _parse(override: str) -> tuple[str, Any]:
