@@ -11,6 +11,7 @@ import sys
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,6 +25,8 @@ from backend.logs import set_up_logging
 from backend.settings import Settings
 from lablink_ui.pages import add_pages
 from lablink_ui.theme import add_assets, favicon
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +70,8 @@ def _run(settings: Settings, *, is_demo: bool) -> int:
 
 
 async def _serve(settings: Settings, *, is_demo: bool) -> int:
-    stop = _Stop()
     # The port comes first: one that is in use must not cost a start and a stop of everything.
-    with _listen(settings) as listening:
+    with _Stop() as stop, _listen(settings) as listening:
         try:
             async with open_house(settings, is_demo=is_demo) as house:
                 server = _Server(house)
@@ -87,8 +89,18 @@ class _Stop:
         self.was_asked = False
         self._server: _Server | None = None
         self._starting = asyncio.current_task()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._ask)
+
+    def __enter__(self) -> Self:
+        # Not by the loop's own handlers: it would give the signals back while the process has not quite ended.
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._ask))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Everything has ended; what comes now is too late to mean anything."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
     def take_over(self, server: _Server) -> None:
         """From here on the server is told; before, the start is broken off."""
@@ -130,6 +142,9 @@ class _Server(uvicorn.Server):
             access_log=False,
             ws="websockets-sansio",
             ws_per_message_deflate=False,
+            # Longer than agents pause between two heartbeats: each would pay for a new connection, or lose the race
+            # with the end of the old one.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=3,
         )
         super().__init__(config)

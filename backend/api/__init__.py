@@ -9,13 +9,14 @@ from backend.api import admin, agents, probes, seats
 from backend.api.body_limit import BodyLimit
 from backend.api.cookies import BrowserCookie
 from backend.api.errors import add_error_handlers
+from backend.api.headers import SecurityHeaders
 from backend.errors import NotFound
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
 def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
-    """Adds every route, the error shape, the body limit and the browser's cookie to the outer app."""
+    """Adds every route, the error shape, the limits and the browser's cookie to the outer app."""
     for module in (probes, agents, seats, admin):
         app.include_router(module.router)
     rest = APIRouter()
@@ -29,3 +30,4 @@ def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
     add_error_handlers(app)
     app.add_middleware(BrowserCookie, secure=secure)
     app.add_middleware(BodyLimit, max_bytes=body_limit_bytes)
+    app.add_middleware(SecurityHeaders, secure=secure)

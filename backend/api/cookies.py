@@ -78,10 +78,14 @@ def check_same_origin(request: Request) -> None:
     Raises:
         Forbidden: no Origin header, or one that is not ours.
     """
-    origin = request.headers.get("origin")
-    ours = {f"{scheme}://{request.headers.get('host', '')}" for scheme in ("http", "https")}
-    if origin not in ours:
+    if not is_same_origin(request):
         raise Forbidden("With a cookie, this needs a request from a page of this server (Origin).", code="wrong_origin")
+
+
+def is_same_origin(connection: HTTPConnection) -> bool:
+    """Whether the Origin header names this very server."""
+    host = connection.headers.get("host", "")
+    return connection.headers.get("origin") in {f"{scheme}://{host}" for scheme in ("http", "https")}
 
 
 def _cookie(name: str, value: str, *, max_age_s: int, secure: bool) -> str:

@@ -37,7 +37,13 @@ async def request_vm(
     if owner_hash is not None:
         check_same_origin(request)
     result = await request_claim(
-        house.db, body.pool, body.email, owner_hash=owner_hash, idempotency_key=idempotency_key, address=address
+        house.db,
+        body.pool,
+        body.email,
+        owner_hash=owner_hash,
+        idempotency_key=idempotency_key,
+        address=address,
+        user_agent=request.headers.get("user-agent"),
     )
     seat_url = f"{house.settings.public_url}/seat"
     if owner_hash is None:
@@ -48,7 +54,8 @@ async def request_vm(
 @router.get("/seat/open/{link}", include_in_schema=False)
 async def open_seat(link: str, request: Request, house: TheHouse, address: Address) -> Response:
     """Makes the seat of a link this browser's own, once."""
-    await open_seat_link(house.db, link, owner_hash=request.state.owner_hash, address=address)
+    user_agent = request.headers.get("user-agent")
+    await open_seat_link(house.db, link, owner_hash=request.state.owner_hash, address=address, user_agent=user_agent)
     # Without the referrer the spent link stays out of other people's logs.
     return RedirectResponse("/seat", status_code=303, headers={"Referrer-Policy": "no-referrer"})
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import subprocess
+import tempfile
 import threading
 import time
 import warnings
@@ -75,6 +77,7 @@ class EmbeddedPostgres:
         with _one_at_a_time:
             with PostgresServer._lock:  # noqa: SLF001
                 self._settle()
+                self._ensure_cluster()
             # A handle kept by the library would believe in a postmaster that has since died.
             PostgresServer._instances.pop(self._directory, None)  # noqa: SLF001
             try:
@@ -82,6 +85,19 @@ class EmbeddedPostgres:
             except (subprocess.SubprocessError, OSError, AssertionError) as exc:
                 raise self._failed() from exc
             return self._server
+
+    def _ensure_cluster(self) -> None:
+        """Made aside and moved into place whole: a start killed half-way leaves nothing that looks like a cluster."""
+        if (self._directory / "PG_VERSION").exists():
+            return
+        for left in self._directory.parent.glob("postgres.*"):
+            shutil.rmtree(left, ignore_errors=True)
+        fresh = Path(tempfile.mkdtemp(prefix="postgres.", dir=self._directory.parent))
+        try:
+            PostgresServer(fresh, cleanup_mode=None, postgres_version=POSTGRES_VERSION).ensure_pgdata_inited()
+        except (subprocess.SubprocessError, OSError) as exc:
+            raise self._failed() from exc
+        fresh.rename(self._directory)
 
     def _stop(self) -> None:
         with _one_at_a_time:

@@ -17,6 +17,7 @@ from backend.models import Claim, Pool, SeatLink, Vm
 from backend.services.actor import Actor
 from backend.services.moves import record_event
 from backend.services.pools import check_open, get_pool_row
+from backend.services.seat_browsers import add_browser, holds, is_open_in
 from backend.services.sessions import find_free_vm, is_anyone_waiting, list_held, lock_claim, seat, serve_line, vacate
 from backend.services.tokens import hash_token, new_token
 from backend.services.views import ClaimView
@@ -55,6 +56,7 @@ async def request_claim(
     owner_hash: bytes | None,
     idempotency_key: str | None = None,
     address: str | None = None,
+    user_agent: str | None = None,
 ) -> ClaimResult:
     """Claims a seat, or a place in line. The same browser (or idempotency key) asking again gets what it has.
 
@@ -73,6 +75,8 @@ async def request_claim(
         if claim is None:
             mine = await _find_own(session, pool.id, email, owner_hash, key_hash)
             return ClaimResult(await _view(session, mine, pool), created=False)
+        if owner_hash is not None:
+            await add_browser(session, db, claim, owner_hash, address=address, user_agent=user_agent)
         vm = None if await is_anyone_waiting(session, pool.id, claim.id) else await find_free_vm(session, pool.id)
         if vm is not None:
             seat(session, claim, vm, actor=actor, at=db.now())
@@ -132,7 +136,7 @@ async def list_claims(
     if ids is not None:
         query = query.where(Claim.id.in_(ids))
     if owner_hash is not None:
-        query = query.where(Claim.owner_hash == owner_hash)
+        query = query.where(is_open_in(owner_hash))
     if only_open:
         query = query.where(Claim.status.in_(OPEN_CLAIM))
     async with db.transaction() as session:
@@ -160,7 +164,7 @@ async def release_own_claim(db: Database, claim_id: int, *, owner_hash: bytes, a
     """
     async with db.transaction() as session:
         claim = await lock_claim(session, claim_id)
-        if claim is None or claim.owner_hash != owner_hash:
+        if claim is None or not await holds(session, claim.id, owner_hash):
             raise NotFound("This browser holds no such seat.")
         if claim.status in OPEN_CLAIM:
             actor = Actor.researcher(claim.email, address)
@@ -198,8 +202,10 @@ async def create_seat_link(db: Database, claim_id: int) -> str:
     return token
 
 
-async def open_seat_link(db: Database, token: str, *, owner_hash: bytes, address: str | None = None) -> ClaimView:
-    """Makes this browser the owner of the link's seat.
+async def open_seat_link(
+    db: Database, token: str, *, owner_hash: bytes, address: str | None = None, user_agent: str | None = None
+) -> ClaimView:
+    """Opens the link's seat in this browser.
 
     Raises:
         Unauthenticated: the link is unknown, used or expired.
@@ -210,15 +216,8 @@ async def open_seat_link(db: Database, token: str, *, owner_hash: bytes, address
         if link is None or link.used_at is not None or link.expires_at <= db.now():
             raise Unauthenticated("This seat link was used already or has expired.", code="link_spent")
         claim = await session.get_one(Claim, link.claim_id, with_for_update=True)
-        other = select(Claim.id).where(
-            Claim.pool_id == claim.pool_id,
-            Claim.owner_hash == owner_hash,
-            Claim.status.in_(OPEN_CLAIM),
-            Claim.id != claim.id,
-        )
-        if await session.scalar(other):
-            raise Conflict("This browser already holds another seat in the same pool.", code="seat_exists")
-        link.used_at, claim.owner_hash = db.now(), owner_hash
+        await add_browser(session, db, claim, owner_hash, address=address, user_agent=user_agent)
+        link.used_at = db.now()
         record_event(
             session,
             "claim.opened",
@@ -252,7 +251,7 @@ async def _find_own(
 ) -> Claim:
     is_open = (Claim.pool_id == pool_id, Claim.status.in_(OPEN_CLAIM))
     if owner_hash is not None:
-        mine = await session.scalar(select(Claim).where(*is_open, Claim.owner_hash == owner_hash))
+        mine = await session.scalar(select(Claim).where(*is_open, is_open_in(owner_hash)))
         if mine is not None:
             return mine
     if key_hash is not None:

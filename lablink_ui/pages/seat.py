@@ -11,6 +11,7 @@ from backend.services.claims import get_position, list_claims, release_own_claim
 from backend.services.views import ClaimView, VmView
 from backend.states import OPEN_CLAIM, ClaimStatus, Health
 from lablink_ui.frame import Frame, public_frame
+from lablink_ui.pages.seat_cards import CARDS, SeatNow, SeatVisit
 from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
 from lablink_ui.visits import Reader, attempt, follow
 from lablink_ui.words import CLAIM_WORDS, clock
@@ -40,6 +41,8 @@ async def seat(request: Request) -> None:
     position = await get_position(house.db, claim.id)
     with public_frame("Your seat", wide=True) as frame:
         page = _SeatPage(frame, claim)
+        visit = SeatVisit(house, frame, claim, owner_hash, get_address(request))
+        cards = [draw(visit) for draw in CARDS]
 
         async def release() -> None:
             words = "Your session and everything in it is removed from the machine, and somebody else gets it."
@@ -56,6 +59,8 @@ async def seat(request: Request) -> None:
             nonlocal claim
             claim = (await list_claims(house.db, ids=[claim.id]))[0]
             page.show(claim, None, None)
+            for card in cards:
+                card.show(SeatNow(claim, house.live.snapshot.pools.get(claim.pool_id), None))
 
         def claim_now() -> ClaimView:
             return house.live.snapshot.claims.get(claim.id, claim)
@@ -68,7 +73,10 @@ async def seat(request: Request) -> None:
             if now is None:
                 reader.ask()
                 return
-            page.show(now, snapshot.positions.get(claim.id), snapshot.vms.get(now.vm_id or 0))
+            vm = snapshot.vms.get(now.vm_id or 0)
+            page.show(now, snapshot.positions.get(claim.id), vm)
+            for card in cards:
+                card.show(SeatNow(now, snapshot.pools.get(now.pool_id), vm, changes))
 
         page.show(claim, position, None)
         await follow(house, frame, start=show, on_changes=show)
