@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _find_verb(verb: str) -> Callable[[Settings], int]:
     if verb in {"demo", "serve"}:
+        _end_when_told()
         from lablink_ui import main as server
 
         return server.run_demo if verb == "demo" else server.run_serve
@@ -75,6 +77,12 @@ def _find_verb(verb: str) -> Callable[[Settings], int]:
 
         return run_migrate
     return _print_settings
+
+
+def _end_when_told() -> None:
+    """Ends at once, and well, while the imports run: nothing has begun. The server takes the signals over."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
 
 
 def _with_settings(given: argparse.Namespace, run: Callable[[Settings], int]) -> int:

@@ -1,0 +1,108 @@
+"""Starting and ending: one clear line when it cannot start, and nothing left whenever it is told to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.harness.processes import find_postmaster, list_processes
+from tests.harness.server import Server
+from tests.harness.waiting import until
+
+
+async def test_a_demo_told_to_end_again_and_again_in_a_launch_ends_once_and_whole(start_server) -> None:
+    server = await start_server("terraform.parallelism=1", verb="demo")
+    _, names = await server.launch(2)
+    await server.until_status(names, "available")
+    await server.launch(40)
+    await until(lambda: len(server.vms.list_running()) >= 3, every_s=0.01)
+    await end_impatiently(server)
+    assert said_since_ready(server).count("stopping") == 1
+    assert "Traceback" not in server.log.read_text()
+
+
+async def test_a_start_told_to_end_at_any_moment_leaves_nothing_and_can_be_begun_anew(tmp_path: Path) -> None:
+    server = Server(tmp_path / "home", verb="demo")
+    moments: dict[str, Callable[[], object]] = {
+        "it imports": lambda: "pydantic_core" in Path(f"/proc/{server.process.pid}/maps").read_text(),
+        "the database is made": lambda: find_process(server, "initdb"),
+        "Postgres runs": lambda: find_postmaster(server.home),
+        "it has almost begun": lambda: "listening" in server.log.read_text(),
+    }
+    for moment, reached in moments.items():
+        server.spawn()
+        await until(reached, every_s=0.005, what=moment)
+        await end_impatiently(server)
+    assert "Traceback" not in server.log.read_text()
+    await server.start()
+    assert await server.stop() == 0
+    await server.close()
+
+
+async def test_a_first_start_killed_while_it_makes_its_database_makes_it_anew(tmp_path: Path) -> None:
+    server = Server(tmp_path / "home")
+    server.spawn()
+    await until(lambda: find_process(server, "initdb"), every_s=0.005)
+    server.kill()
+    await server.start()
+    assert await server.stop() == 0
+    await server.close()
+
+
+async def test_a_second_server_in_the_same_data_directory_is_refused_in_one_line(start_server) -> None:
+    server = await start_server()
+    second = Server(server.home)
+    second.log = server.log.with_suffix(".second")
+    second.spawn()
+    assert await ended(second) == 1
+    (line,) = second.log.read_text().splitlines()
+    assert line.startswith("lablink: Another LabLink server uses the data directory")
+    assert str(server.home) in line
+    assert (await server.api.get("/readyz")).status_code == 200
+    await second.api.aclose()
+
+
+async def test_a_port_in_use_is_said_in_one_line_and_nothing_is_started(tmp_path: Path) -> None:
+    server = Server(tmp_path / "home")
+    with socket.create_server(("127.0.0.1", server.port)):
+        server.spawn()
+        assert await ended(server) == 1
+    assert server.log.read_text().splitlines() == [
+        f"lablink: Cannot listen on server.host=127.0.0.1 server.port={server.port}: Address already in use."
+    ]
+    assert not (server.home / "postgres").exists()
+    assert list_processes(server.home) == []
+    await server.api.aclose()
+
+
+async def end_impatiently(server: Server) -> None:
+    """SIGTERM all the time until it has ended: cleanly, with nothing of it left."""
+    process = server.process
+    assert process is not None
+
+    def has_ended() -> bool:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGTERM)
+        return process.poll() is not None
+
+    await until(has_ended, within_s=40, every_s=0.003, what="it ends")
+    assert process.returncode == 0, server.log.read_text()[-3000:]
+    assert [(each.name(), each.cmdline()) for each in list_processes(server.home)] == []
+
+
+def find_process(server: Server, name: str) -> bool:
+    return server.home.exists() and bool(list_processes(server.home, name))
+
+
+async def ended(server: Server) -> int:
+    process = server.process
+    assert process is not None
+    await until(lambda: process.poll() is not None, what="it ends")
+    return int(process.returncode)
+
+
+def said_since_ready(server: Server) -> str:
+    return server.log.read_text().rpartition("LabLink is ready")[2]
