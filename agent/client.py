@@ -10,6 +10,8 @@ import requests
 
 CONNECT_S, READ_S = 5.0, 20.0
 FIRST_RETRY_S, LAST_RETRY_S, REFUSED_RETRY_S = 0.5, 30.0, 300.0
+# However long the server asks us to stay away, a machine that is not heard of is soon given up.
+LONGEST_WISH_S = 300.0
 
 
 class ServerAway(Exception):
@@ -60,7 +62,8 @@ class Client:
             raise ServerAway(type(exc).__name__) from exc
         if response.status_code >= 500 or response.status_code == 429:
             wish = response.headers.get("Retry-After", "")
-            raise ServerAway(f"HTTP {response.status_code}", float(wish) if wish.isdigit() else None)
+            retry_after_s = float(wish) if wish.isascii() and wish.isdigit() else None
+            raise ServerAway(f"HTTP {response.status_code}", retry_after_s)
         if response.status_code >= 300:
             raise Refused(response.status_code, _message(response))
         try:
@@ -86,7 +89,8 @@ class Backoff:
             low, self._next_s = min(self._next_s, REFUSED_RETRY_S / 2), min(self._next_s * 2, REFUSED_RETRY_S)
             return random.uniform(low, self._next_s)  # noqa: S311 - jitter, not a secret
         limit, self._next_s = self._next_s, min(self._next_s * 2, self._last_s)
-        return max(exc.retry_after_s or 0.0, random.uniform(0.1, limit))  # noqa: S311
+        wish = min(exc.retry_after_s or 0.0, LONGEST_WISH_S)
+        return wish + random.uniform(0.1, limit)  # noqa: S311
 
 
 def _message(response: requests.Response) -> str:

@@ -10,9 +10,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _KERNEL_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_SERVER = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+_TOKEN = re.compile(r"[!-~]{1,500}")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
     """The configuration. Ends the process with a usage message if it is wrong (argparse's habit)."""
     parser = _parser(environment)
     given = parser.parse_args(argv)
-    if not given.server or not re.match(r"https?://[^\s/]+", given.server):
+    if not given.server or not _SERVER.fullmatch(given.server) or not _has_port(given.server):
         parser.error("--server (or LABLINK_SERVER_URL) must be the http:// or https:// address of the server")
     if not _HOSTNAME.fullmatch(given.hostname):
         parser.error("--hostname must have 1 to 63 lower-case letters, digits and inner hyphens")
@@ -43,8 +46,10 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
     if given.enrolment_token_file:
         try:
             token = Path(given.enrolment_token_file).read_text(encoding="utf-8").strip()
-        except OSError as exc:
+        except (OSError, UnicodeDecodeError) as exc:
             parser.error(f"--enrolment-token-file: {exc}")
+    if token is not None and not _TOKEN.fullmatch(token):
+        parser.error("the enrolment token must be as the server gave it: letters, digits and signs, without spaces")
     return Config(
         server_url=given.server.rstrip("/"),
         hostname=given.hostname,
@@ -90,6 +95,14 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--repository", default=get("LABLINK_REPOSITORY"), help="a git repository to clone before the machine is ready"
     )
     return parser
+
+
+def _has_port(url: str) -> bool:
+    """Whether the address is whole: its port, if it names one, is one."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _boot_id() -> str:

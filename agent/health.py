@@ -10,8 +10,13 @@ from typing import Any
 
 import psutil
 
-LOW_DISK_PCT, NO_DISK_PCT = 10.0, 2.0
+# A few percent of a large disk are still plenty: both figures must be low.
+LOW_DISK_PCT, LOW_DISK_BYTES = 10.0, 10 * 2**30
+NO_DISK_PCT, NO_DISK_BYTES = 2.0, 2**30
+FULL_MEMORY_PCT = 97.0
 HOT_C = 90.0
+# What the server takes in one heartbeat.
+MAX_REASONS, MAX_REASON = 20, 500
 _ORDER = ("healthy", "degraded", "unhealthy")
 
 
@@ -29,7 +34,8 @@ class Report:
     def add(self, health: str, reason: str) -> None:
         """Adds a reason; the worst verdict stands."""
         self.health = max(self.health, health, key=_ORDER.index)
-        self.reasons.append(reason)
+        if len(self.reasons) < MAX_REASONS:
+            self.reasons.append(reason[:MAX_REASON])
 
 
 class Examiner:
@@ -49,9 +55,11 @@ class Examiner:
             memory_pct=psutil.virtual_memory().percent,
             disk_free_pct=round(100.0 - disk.percent, 1),
         )
-        if report.disk_free_pct < LOW_DISK_PCT:
-            verdict = "unhealthy" if report.disk_free_pct < NO_DISK_PCT else "degraded"
-            report.add(verdict, f"only {report.disk_free_pct:.0f} % of the disk is free")
+        if report.disk_free_pct < LOW_DISK_PCT and disk.free < LOW_DISK_BYTES:
+            is_full = report.disk_free_pct < NO_DISK_PCT and disk.free < NO_DISK_BYTES
+            report.add("unhealthy" if is_full else "degraded", f"only {report.disk_free_pct:.0f} % of the disk is free")
+        if report.memory_pct >= FULL_MEMORY_PCT:
+            report.add("degraded", f"{report.memory_pct:.0f} % of the memory is in use")
         self._gpus.add_to(report)
         if self._container:
             _check_container(self._container, report)
@@ -64,16 +72,11 @@ class _Gpus:
     def __init__(self) -> None:
         self._nvml: Any = None
         self._count = 0
-        try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            self._count = pynvml.nvmlDeviceGetCount()
-            self._nvml = pynvml
-        except Exception:  # noqa: S110 - no driver, no library, no GPU: all the same fact
-            pass
 
     def add_to(self, report: Report) -> None:
+        if self._nvml is None:
+            # Each time anew: the driver may be loaded after us.
+            self._load()
         for index in range(self._count):
             try:
                 gpu = self._read(index)
@@ -83,6 +86,16 @@ class _Gpus:
             report.gpus.append(gpu)
             if (gpu["temperature_c"] or 0) >= HOT_C:
                 report.add("degraded", f"GPU {index} is at {gpu['temperature_c']} °C")
+
+    def _load(self) -> None:
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+            self._count = pynvml.nvmlDeviceGetCount()
+            self._nvml = pynvml
+        except Exception:  # noqa: S110 - no driver, no library, no GPU: all the same fact
+            pass
 
     def _read(self, index: int) -> dict[str, Any]:
         nvml = self._nvml
@@ -118,8 +131,8 @@ def _check_container(name: str, report: Report) -> None:
     command = [docker, "inspect", "--format", "{{.State.Status}}", name]
     try:
         state = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except subprocess.TimeoutExpired:
-        report.add("unhealthy", "docker does not answer")
+    except (OSError, subprocess.SubprocessError) as exc:
+        report.add("unhealthy", f"docker does not answer: {type(exc).__name__}")
         return
     if state.returncode != 0 or state.stdout.strip() != "running":
         report.add("unhealthy", f"the container {name} is {state.stdout.strip() or 'not there'}")

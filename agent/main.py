@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 from agent import __version__
 from agent.client import Backoff, Client, Refused, ServerAway
@@ -20,6 +23,8 @@ from agent.store import Store
 from agent.workload import PreparationFailed, prepare
 
 POLL_S = 25
+# At the end: for the preparation to be broken off, and for each of the last things said.
+FAREWELL_S, LAST_WORD_S = 3.0, 1.5
 EXIT_REBOOT = 75  # EX_TEMPFAIL: whoever supervises this process starts it again
 UNAUTHORIZED = 401
 REFUSED_LIMIT_S = 60.0
@@ -30,12 +35,33 @@ logger = logging.getLogger("lablink.agent")
 def main(argv: Sequence[str]) -> int:
     """Runs the agent until it is told to stop. Returns the process's exit status."""
     config = parse(argv)
+    # The workload and every other process of ours must not see what only the agent may know.
+    os.environ.pop("LABLINK_ENROLMENT_TOKEN", None)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    agent = Agent(config)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: agent.stop())
+    try:
+        agent = Agent(config)
+    except OSError as exc:
+        logger.error("the data directory %s cannot be used: %s", config.home, exc)
+        return 1
+    _stop_on_signals(agent)
     return agent.run()
+
+
+def _stop_on_signals(agent: Agent) -> None:
+    """A handler runs between any two steps of the main thread, which may hold the very lock that stopping takes.
+
+    So the handler only tells a thread, by the one queue that allows this.
+    """
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def wait() -> None:
+        told.get()
+        agent.stop()
+
+    threading.Thread(target=wait, daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: told.put(number))
 
 
 class Agent:
@@ -44,7 +70,7 @@ class Agent:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._store = Store(config.home)
-        self._logs = LogBuffer((config.enrolment_token or "", self._store.find_token() or ""))
+        self._logs = LogBuffer((config.enrolment_token or "", self._store.find_token() or "", *_secrets_of(config)))
         handler = BufferHandler(self._logs)
         handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         logger.addHandler(handler)
@@ -61,13 +87,20 @@ class Agent:
         token = self._enrol()
         if token is None:
             return self._exit_status
-        for work in (self._prepare, lambda: self._poll(token), lambda: self._ship(token)):
-            threading.Thread(target=self._guard, args=(work,), daemon=True).start()
-        self._beat(token)
+        works = (self._prepare, lambda: self._poll(token), lambda: self._ship(token))
+        threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in works]
+        for thread in threads:
+            thread.start()
+        client = Client(self._config.server_url, token)
+        examiner = Examiner(self._config.home, self._config.container)
+        self._beat(client, examiner)
+        # What the preparation runs must not outlive us: it runs again at the next start.
+        threads[0].join(FAREWELL_S)
+        self._say_farewell(client, examiner)
         return self._exit_status
 
     def stop(self, exit_status: int = 0) -> None:
-        """Ends the agent soon; safe in a signal handler."""
+        """Ends the agent soon. Not for signal handlers: it takes locks."""
         self._exit_status = exit_status
         self._stopping.set()
         self._beat_now.set()
@@ -109,7 +142,9 @@ class Agent:
                     continue
                 raise
             self._interval_s = float(answer.get("heartbeat_interval_s") or self._interval_s)
-            fresh = str(answer.get("agent_token") or token)
+            fresh = answer.get("agent_token") or stored
+            if not isinstance(fresh, str):
+                raise ServerAway("an answer without a token")
             self._logs.secrets.add(fresh)
             if fresh != stored:
                 self._store.keep_token(fresh)
@@ -120,8 +155,10 @@ class Agent:
     def _prepare(self) -> None:
         self._set_phase("preparing")
         try:
-            prepare(self._config, self._logs.add)
+            prepare(self._config, self._logs.add, self._stopping)
         except PreparationFailed as exc:
+            if self._stopping.is_set():
+                return
             logger.error("%s", exc)
             self._problem = str(exc)
             self._beat_now.set()
@@ -132,24 +169,27 @@ class Agent:
         self._phase = phase
         self._beat_now.set()
 
-    def _beat(self, token: str) -> None:
-        client, backoff = Client(self._config.server_url, token), Backoff()
-        examiner = Examiner(self._config.home, self._config.container)
-        while not self._stopping.is_set():
+    def _beat(self, client: Client, examiner: Examiner) -> None:
+        backoff = Backoff()
+        while True:
             self._beat_now.clear()
-            pause_s = self._interval_s
+            # Looked at only now: whoever stops us sets this first and the other then.
+            if self._stopping.is_set():
+                return
             try:
                 client.post("/api/heartbeat", self._report(examiner))
                 backoff.reset()
+                self._beat_now.wait(self._interval_s)
             except (ServerAway, Refused) as exc:
-                pause_s = min(backoff.pause_s(exc), REFUSED_LIMIT_S)
                 logger.warning("heartbeat not taken: %s", exc)
-                self._stopping.wait(pause_s)
-                continue
-            self._beat_now.wait(pause_s)
+                self._stopping.wait(min(backoff.pause_s(exc), REFUSED_LIMIT_S))
+
+    def _say_farewell(self, client: Client, examiner: Examiner) -> None:
         self._phase = "stopping"
+        logger.info("agent ends")
         with contextlib.suppress(ServerAway, Refused):
-            client.post("/api/heartbeat", self._report(examiner), timeout_s=1.5)
+            client.post("/api/heartbeat", self._report(examiner), timeout_s=LAST_WORD_S)
+            ship(self._logs, client, timeout_s=LAST_WORD_S)
 
     def _report(self, examiner: Examiner) -> dict[str, object]:
         report = examiner.examine()
@@ -171,33 +211,51 @@ class Agent:
         while not self._stopping.is_set():
             try:
                 answer = client.get(f"/api/commands?wait={POLL_S}", timeout_s=POLL_S + 10)
+                refused = None
                 for command in answer.get("commands", []):
-                    self._obey(client, command["id"], command["kind"], command.get("payload") or {})
+                    # One whose result is refused is delivered again at once: the others' turn, and a pause, come first.
+                    refused = (
+                        self._obey(client, command["id"], command["kind"], command.get("payload") or {}) or refused
+                    )
+                if refused:
+                    raise refused
                 backoff.reset()
             except (ServerAway, Refused) as exc:
                 self._stopping.wait(backoff.pause_s(exc))
 
-    def _obey(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> None:
+    def _obey(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
+        """Does a command, once, and tells its result. Returns the server's refusal to hear it, if any."""
         result = self._store.find_result(command_id)
         is_new = result is None
         if result is None:
             try:
-                result = {"status": "succeeded", "detail": execute(self._store, kind, payload), "data": {}}
+                result = {
+                    "status": "succeeded",
+                    "detail": execute(self._store, self._config.hostname, kind, payload),
+                    "data": {},
+                }
             except CommandFailed as exc:
                 result = {"status": "failed", "detail": str(exc), "data": {}}
             logger.info("command %s (%s): %s", command_id, kind, result["detail"])
             # Kept before it is told: if telling fails, it is told again at the next delivery, not done again.
             self._store.keep_result(command_id, result)
+        refused = None
         try:
             client.post(f"/api/commands/{command_id}", result)
         except Refused as exc:
+            refused = exc
             logger.warning("the result of command %s was refused: %s", command_id, exc)
+        except ServerAway:
+            # Nobody knows whether it was heard. An end or a boot comes all the same; it is told at the next delivery.
+            if not (is_new and kind in {STOP, REBOOT}):
+                raise
         if kind == STOP:
             self.stop()
         elif kind == REBOOT and is_new:
             if self._config.reboot_command:
                 reboot_machine(self._config.reboot_command)
             self.stop(EXIT_REBOOT)
+        return refused
 
     def _ship(self, token: str) -> None:
         client, backoff = Client(self._config.server_url, token), Backoff()
@@ -210,3 +268,10 @@ class Agent:
                 backoff.reset()
             except ServerAway as exc:
                 time.sleep(backoff.pause_s(exc))
+
+
+def _secrets_of(config: Config) -> tuple[str, ...]:
+    """What a repository's address may hold: https://user:password@…, or a token as the user."""
+    parts = urlsplit(config.repository or "")
+    user = parts.username if parts.scheme in {"http", "https"} else None
+    return (parts.password or "", user or "")

@@ -23,12 +23,14 @@ class Store:
     def find_token(self) -> str | None:
         """The agent token, if this machine has enrolled."""
         try:
-            return self._token.read_text(encoding="ascii").strip() or None
+            token = self._token.read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
+        return token if token and token.isascii() and token.isprintable() else None
 
     def keep_token(self, token: str) -> None:
-        """Stores the agent token, readable by this user alone."""
+        """Stores the agent token, readable by this user alone. With a new one, commands are numbered anew."""
+        self._journal.unlink(missing_ok=True)
         _replace(self._token, token)
 
     def find_result(self, command_id: int) -> dict[str, Any] | None:
