@@ -10,6 +10,9 @@
     localStorage.setItem("lablink-theme", theme() === "dark" ? "light" : "dark");
     apply();
   };
+  // A page that says "one moment" looks for itself when the moment is over.
+  if ("retry" in root.dataset)
+    setInterval(() => fetch("/readyz").then((answer) => answer.ok && location.reload(), () => {}), 2000);
   let missed = 0;
   setInterval(() => {
     // NiceGUI keeps its socket here; one missed look may be a page that is still starting.

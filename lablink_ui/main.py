@@ -19,11 +19,14 @@ from nicegui import app as nicegui_app
 from nicegui import ui
 
 from backend.api import add_api
+from backend.api.own_origin import OwnOrigin
 from backend.errors import Conflict
 from backend.house import House, open_house
 from backend.logs import set_up_logging
 from backend.settings import Settings
+from lablink_ui.nonces import ScriptNonces
 from lablink_ui.pages import add_pages
+from lablink_ui.refusals import add_refusals
 from lablink_ui.theme import add_assets, favicon
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -34,12 +37,17 @@ logger = logging.getLogger(__name__)
 def make_app(house: House) -> FastAPI:
     """The application around an open house."""
     settings = house.settings
-    app = FastAPI(title="LabLink", version="1", docs_url="/api/docs", openapi_url="/api/openapi.json", redoc_url=None)
+    # The description of the API is served; a page that shows it would load its script from somewhere else.
+    app = FastAPI(title="LabLink", version="1", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None)
     # Pages are drawn by NiceGUI's own app, which is mounted in this one.
     app.state.house = nicegui_app.state.house = house
     add_api(app, body_limit_bytes=settings.server.body_limit_bytes, secure=settings.public_url.startswith("https://"))
+    app.add_middleware(OwnOrigin, path="/_nicegui_ws")
     add_assets(app)
     add_pages(app)
+    add_refusals(app, nicegui_app)
+    # Within the compression that run_with puts around it.
+    nicegui_app.add_middleware(ScriptNonces)
     # Last: what is registered after it would never be reached.
     ui.run_with(
         app,

@@ -31,12 +31,16 @@ def add_assets(app: FastAPI) -> None:
 
 def use_theme() -> None:
     """Puts our style sheet and script into the head of the page being drawn."""
-    base = f"/assets/{_version()}"
-    font = f"{base}/fonts/inter-latin-wght-normal.woff2"
+    font = asset("fonts/inter-latin-wght-normal.woff2")
     ui.add_head_html(
-        f'<script src="{base}/lablink.js"></script><link rel="stylesheet" href="{base}/lablink.css">'
+        f'<script src="{asset("lablink.js")}"></script><link rel="stylesheet" href="{asset("lablink.css")}">'
         f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{font}">'
     )
+
+
+def asset(name: str) -> str:
+    """The address of an asset."""
+    return f"/assets/{_version()}/{name}"
 
 
 @cache

@@ -1,0 +1,282 @@
+"""A workshop in full swing, made with the services: machines, seats and operations in every state they know.
+
+Built before the server starts, so that no sweep of it meets a half-built world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from backend.db.engine import Database
+from backend.services.actor import Actor
+from backend.services.claims import release_own_claim, request_claim
+from backend.services.commands import list_commands_for_agent, record_command_result
+from backend.services.enrolments import announce_boot, create_vm_enrolments
+from backend.services.heartbeats import HeartbeatReport, record_heartbeats
+from backend.services.operations import request_cancel, request_destroy, request_launch
+from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
+from backend.services.runs import LogLine, Progress, begin_run, finish_run, record_log, record_progress
+from backend.services.tokens import hash_token, new_token
+from backend.services.views import OperationView
+from backend.services.vm_logs import record_vm_log
+from backend.services.vms import get_vm, list_vms, record_silence
+from backend.states import Health, OperationStatus, Phase, ProgressState
+
+# For the server of such a world: nobody works on its jobs, and its machines are silent for a reason.
+SETTINGS = ("jobs.in_process=false", "agent.unreachable_after_s=3600", "live.backup_poll_s=1")
+KIM = Actor.admin("kim", "192.0.2.17")
+# The worker of another host: nobody here can know whether it lives.
+WORKER = "elsewhere:1:1"
+LONG_EMAIL = "maximiliane.featherstonehaugh-cholmondeley@department-of-computational-neuroscience.example.org"
+LONG_REASON = (
+    "could not prepare a session: docker: Error response from daemon: failed to create task for container: "
+    "failed to create shim task: OCI runtime create failed: nvidia-container-cli: initialization error: "
+    "driver/library version mismatch"
+)
+EMAILS = ("ada@lab.org", "bob@lab.org", "chen@lab.org", LONG_EMAIL, "dara@lab.org", "emil@lab.org", "fay@lab.org")
+
+
+class PastClock:
+    """A clock that may be set back, so that a world has a past."""
+
+    def __init__(self) -> None:
+        self.back = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) - self.back
+
+
+@dataclass
+class World:
+    """What tests ask for by name. ``seats`` maps a claim's state to the browser secret that owns it."""
+
+    db: Database
+    clock: PastClock
+    seats: dict[str, str] = field(default_factory=dict)
+    operations: dict[str, int] = field(default_factory=dict)
+
+
+async def furnish(url: str) -> World:
+    """Fills a fresh database."""
+    clock = PastClock()
+    world = World(Database(url, now=clock), clock)
+    await ensure_pool(world.db, "default", PoolSpec(), actor=KIM)
+    await ensure_pool(world.db, "genomics", PoolSpec(max=24, price_per_hour=0.526), actor=KIM)
+    await ensure_pool(world.db, "vision", PoolSpec(max=8, price_per_hour=1.212), actor=KIM)
+    await ensure_pool(world.db, "retired", PoolSpec(max=4), actor=KIM)
+    await set_pool_open(world.db, "retired", is_open=False, actor=KIM)
+    await _genomics(world)
+    await _vision(world)
+    await _line(world)
+    return world
+
+
+async def crowd(url: str, count: int = 500) -> Database:
+    """A pool ``lecture`` with this many machines, every fifth in use."""
+    db = Database(url)
+    await ensure_pool(db, "lecture", PoolSpec(max=1_000), actor=KIM)
+    await launch(db, "lecture", count)
+    for number in range(count // 5):
+        await request_claim(db, "lecture", f"student{number:03d}@lecture.example.org", owner_hash=None)
+    return db
+
+
+async def launch(db: Database, pool: str, count: int) -> OperationView:
+    """Machines that were made and answer."""
+    operation = await request_launch(db, pool, count, actor=KIM)
+    await begin_run(db, operation.id, owner=WORKER)
+    await _say(db, operation.id, *(_made(name) for name in operation.hostnames[:50]))
+    await finish_run(
+        db,
+        operation.id,
+        owner=WORKER,
+        status=OperationStatus.SUCCEEDED,
+        reason=None,
+        existing=operation.hostnames,
+    )
+    await beat(db, operation.hostnames)
+    return operation
+
+
+async def beat(db: Database, hostnames: Sequence[str], **changes: Any) -> None:
+    """A heartbeat of each; figures differ from machine to machine and stay the same from run to run."""
+    reports, vms = [], {vm.hostname: vm for vm in await list_vms(db)}
+    for number, vm in enumerate(vms[hostname] for hostname in hostnames):
+        busy = 7 + (number * 37) % 90
+        gpu = {
+            "index": 0,
+            "name": "NVIDIA T4",
+            "utilisation_pct": float(busy),
+            "memory_used_mb": 160.0 * busy,
+            "memory_total_mb": 16_384.0,
+            "temperature_c": 40.0 + busy / 2,
+        }
+        values = {
+            "vm_id": vm.id,
+            "enrolment_id": 0,
+            "at": db.now(),
+            "boot_id": f"6f1c2b7e-{vm.id:04d}",
+            "phase": Phase.READY,
+            "health": Health.HEALTHY,
+            "reasons": (),
+            "gpus": (gpu,),
+            "cpu_pct": 3.0 + (number * 23) % 80,
+            "memory_pct": 12.0 + (number * 11) % 60,
+            "disk_free_pct": 81.0 - number % 30,
+        }
+        reports.append(HeartbeatReport(**(values | changes)))
+    await record_heartbeats(db, reports)
+
+
+async def claim(world: World, pool: str, email: str, *, seat: str = "") -> str:
+    """Claims; returns the browser's secret, kept under ``seat`` as well."""
+    secret = new_token()
+    await request_claim(world.db, pool, email, owner_hash=hash_token(secret), address="198.51.100.7")
+    if seat:
+        world.seats[seat] = secret
+    return secret
+
+
+async def obey(world: World, hostname: str, *, detail: str = "") -> None:
+    """The machine's agent does all there is to do, or (with ``detail``) fails at it."""
+    vm = await get_vm(world.db, hostname)
+    for command in await list_commands_for_agent(world.db, vm.id):
+        await record_command_result(
+            world.db,
+            vm.id,
+            command.id,
+            succeeded=not detail,
+            detail=detail,
+            data={},
+            actor=Actor.agent(hostname, "203.0.113.9"),
+        )
+
+
+async def _genomics(world: World) -> None:
+    """The pool that a workshop is using: machines of every kind."""
+    db, clock = world.db, world.clock
+    clock.back = timedelta(hours=2, minutes=12)
+    made = await launch(db, "genomics", 12)
+    world.operations["succeeded"] = made.id
+    names = made.hostnames
+    clock.back = timedelta(minutes=95)
+    await _talk(db, names[0])
+    for email in EMAILS[:5]:
+        await claim(world, "genomics", email, seat="active" if email == EMAILS[0] else "")
+    leaving = [await claim(world, "genomics", f"{name}@lab.org") for name in ("gil", "hana")]
+    for name in names[:7]:
+        await obey(world, name)
+    clock.back = timedelta(minutes=50)
+    await beat(db, names[1:2])
+    clock.back = timedelta(minutes=20)
+    others = [names[0], *names[2:]]
+    await beat(db, others)
+    for secret in leaving:
+        await _release(world, "genomics", secret)
+    await obey(world, names[5], detail="umount: /home/researcher: target is busy")
+    clock.back = timedelta(minutes=3)
+    await beat(db, names[8:9], health=Health.UNHEALTHY, reasons=("the container lablink-desktop is exited (137)",))
+    await request_destroy(db, [names[9]], actor=KIM)
+    clock.back = timedelta()
+    await beat(db, others)
+    await record_silence(db, after_s=1_800)
+    await beat(db, names[2:3], health=Health.DEGRADED, reasons=("GPU 0 is at 88 °C",))
+    await beat(db, names[8:9], health=Health.UNHEALTHY, reasons=("the container lablink-desktop is exited (137)",))
+    await claim(world, "genomics", "ines@lab.org", seat="preparing")
+    await _running(world)
+
+
+async def _running(world: World) -> None:
+    """A launch half-way."""
+    db = world.db
+    operation = await request_launch(db, "genomics", 4, actor=KIM)
+    world.operations["running"] = operation.id
+    await begin_run(db, operation.id, owner=WORKER)
+    first, second, *_ = operation.hostnames
+    await _say(db, operation.id, "Plan: 4 to add, 0 to change, 0 to destroy.", _made(first))
+    await record_progress(
+        db,
+        operation.id,
+        owner=WORKER,
+        progress={
+            first: Progress(ProgressState.DONE, None, 41),
+            second: Progress(ProgressState.RUNNING, "Still creating...", 38),
+        },
+    )
+
+
+async def _vision(world: World) -> None:
+    """The pool where things go wrong."""
+    db, clock = world.db, world.clock
+    clock.back = timedelta(hours=1)
+    failed = await request_launch(db, "vision", 2, actor=KIM)
+    world.operations["failed"] = failed.id
+    await begin_run(db, failed.id, owner=WORKER)
+    why = "Error: creating the machine: the region has no capacity for this machine type right now"
+    await record_log(db, failed.id, [LogLine(db.now(), "error", why)])
+    broken = {failed.hostnames[0]: Progress(ProgressState.FAILED, why, 12)}
+    await record_progress(db, failed.id, owner=WORKER, progress=broken)
+    await finish_run(
+        db,
+        failed.id,
+        owner=WORKER,
+        status=OperationStatus.FAILED,
+        reason=f"terraform apply failed: {why}",
+        existing=failed.hostnames[1:],
+    )
+    clock.back = timedelta(minutes=40)
+    lost = await launch(db, "vision", 2)
+    await claim(world, "vision", "jo@lab.org", seat="failed")
+    await claim(world, "vision", "kai@lab.org", seat="released")
+    await _release(world, "vision", world.seats["released"])
+    for name in lost.hostnames:
+        await obey(world, name)
+    destroyed = (await request_destroy(db, lost.hostnames[:1], actor=KIM))[0]
+    await begin_run(db, destroyed.id, owner=WORKER)
+    await finish_run(db, destroyed.id, owner=WORKER, status=OperationStatus.SUCCEEDED, reason=None, existing=())
+    await beat(db, lost.hostnames[1:])
+    await claim(world, "vision", "lea@lab.org")
+    await obey(world, lost.hostnames[1], detail=LONG_REASON.partition(": ")[2])
+    cancelled = await request_launch(db, "vision", 1, actor=KIM)
+    world.operations["cancelled"] = cancelled.id
+    await request_cancel(db, cancelled.id, actor=KIM)
+    clock.back = timedelta()
+    world.operations["queued"] = (await request_launch(db, "vision", 1, actor=KIM)).id
+
+
+async def _line(world: World) -> None:
+    """Three people in line for a pool without machines; the third is ours. (Lea waits in the other pool.)"""
+    world.clock.back = timedelta(minutes=4)
+    for email in ("mia@lab.org", "noa@lab.org"):
+        await claim(world, "default", email)
+    await claim(world, "default", "ola@lab.org", seat="waiting")
+    world.clock.back = timedelta()
+
+
+async def _talk(db: Database, hostname: str) -> None:
+    """A machine with a past: boots, a log, and an afternoon of measurements."""
+    vm = await get_vm(db, hostname)
+    tokens = await create_vm_enrolments(db, [vm.id], actor=KIM)
+    await announce_boot(db, tokens[vm.id], hostname=hostname, boot_id="6f1c2b7e-0001", agent_version="0.1.0")
+    lines = ["agent 0.1.0 started", "cloning https://git.example.org/course.git", "the workload is ready"]
+    await record_vm_log(db, vm.id, "agent", lines)
+    await record_vm_log(db, vm.id, "startup", ["Fetching reference genome …", "done in 41 s"])
+    for minute in range(90, 0, -2):
+        at = datetime.now(UTC) - timedelta(minutes=minute)
+        await beat(db, [hostname], at=at, cpu_pct=20.0 + (minute * 7) % 55, memory_pct=30.0 + minute / 3)
+
+
+async def _release(world: World, pool: str, secret: str) -> None:
+    result = await request_claim(world.db, pool, "again@lab.org", owner_hash=hash_token(secret))
+    await release_own_claim(world.db, result.claim.id, owner_hash=hash_token(secret))
+
+
+async def _say(db: Database, operation_id: int, *messages: str) -> None:
+    await record_log(db, operation_id, [LogLine(db.now(), "info", message) for message in messages])
+
+
+def _made(hostname: str) -> str:
+    return f'terraform_data.vm["{hostname}"]: Creation complete after 41s'
