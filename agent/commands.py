@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,9 @@ from agent.session import SessionError, end_session, prepare_session
 from agent.store import Store
 
 REBOOT, STOP = "reboot", "stop"
+REBOOT_DEADLINE_S = 60.0
+
+logger = logging.getLogger("lablink.agent")
 
 
 class CommandFailed(Exception):
@@ -46,4 +50,7 @@ def _claim_id(payload: Mapping[str, Any]) -> int:
 
 def reboot_machine(command: str) -> None:
     """Runs the configured reboot command (one word a space), on machines that have one."""
-    subprocess.run(command.split(), timeout=60, check=False)
+    try:
+        subprocess.run(command.split(), timeout=REBOOT_DEADLINE_S, check=False)
+    except (OSError, subprocess.SubprocessError) as exc:
+        logger.error("the reboot command failed: %s", exc)

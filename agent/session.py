@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ def _end_processes(home: str) -> None:
             continue
     _, alive = psutil.wait_procs(own, timeout=END_GRACE_S)
     for process in alive:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     _, alive = psutil.wait_procs(alive, timeout=END_GRACE_S)
     if alive:
         raise SessionError(f"{len(alive)} processes of the session do not end")

@@ -1,0 +1,130 @@
+"""Commands: each is done once, however often it is delivered, and told until it is heard."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.commands import CommandFailed, execute
+from agent.store import JOURNAL_LENGTH, Store
+from tests.agent.tiny_server import Fault, TinyServer
+from tests.harness.waiting import until
+
+
+async def test_a_command_delivered_twice_is_done_once_and_told_twice(server: TinyServer, make_agent) -> None:
+    agent = make_agent().start()
+    server.faults["/api/commands/7"] = Fault(500)
+    server.command(7, "prepare_session", claim_id=3)
+    await until(lambda: len(server.results(7)) == 2, every_s=0.01)
+    first, second = server.results(7)
+    assert first == second == {"status": "succeeded", "detail": "the session is ready", "data": {}}
+    assert agent.said.count("command 7 (prepare_session)") == 1
+    assert sorted(path.name for path in (agent.home / "sessions" / "3").iterdir()) == ["home", "tmp"]
+
+    # Nor is it done again by a later life of the agent: what is gone meanwhile stays gone.
+    agent.kill()
+    (agent.home / "sessions" / "3").rename(agent.home / "elsewhere")
+    server.command(7, "prepare_session", claim_id=3)
+    agent.start()
+    await until(lambda: len(server.results(7)) == 3, every_s=0.01)
+    assert server.results(7)[2] == first
+    assert not (agent.home / "sessions" / "3").exists()
+
+
+async def test_an_unknown_command_and_one_without_a_claim_fail_with_a_reason(server: TinyServer, make_agent) -> None:
+    make_agent().start()
+    server.command(1, "dance")
+    server.command(2, "prepare_session", claim_id="../../etc")
+    await until(lambda: server.results(1) and server.results(2), every_s=0.01)
+    assert server.results(1)[0]["status"] == server.results(2)[0]["status"] == "failed"
+    assert "unknown command kind 'dance': this agent is version" in server.results(1)[0]["detail"]
+    assert server.results(2)[0]["detail"] == "the command names no claim"
+
+
+async def test_a_result_that_is_refused_leads_to_a_pause_and_keeps_no_other_command_waiting(
+    server: TinyServer, make_agent
+) -> None:
+    server.faults["/api/commands/1"] = Fault(422, times=3)
+    server.command(1, "prepare_session", claim_id=1)
+    server.command(2, "prepare_session", claim_id=2)
+    make_agent().start()
+    await until(lambda: len(server.results(1)) >= 2, every_s=0.01)
+    assert server.results(2)
+    first, second = server.of("/api/commands/1")[:2]
+    assert second.at - first.at > 0.4
+
+
+async def test_a_machine_that_shall_leave_ends_its_agent(server: TinyServer, make_agent) -> None:
+    agent = make_agent().start()
+    server.command(1, "stop")
+    assert await agent.ended() == 0
+    assert server.results(1)[0]["status"] == "succeeded"
+    assert server.beats()[-1]["phase"] == "stopping"
+
+
+@pytest.mark.parametrize("acts", [False, True])
+async def test_a_reboot_happens_once_though_nobody_heard_of_it(
+    server: TinyServer, make_agent, tmp_path: Path, acts: bool
+) -> None:
+    done = tmp_path / "rebooted"
+    agent = make_agent(LABLINK_REBOOT_COMMAND=f"touch {done}").start()
+    # The result is lost on its way, or the server's answer to it: the agent cannot know.
+    server.faults["/api/commands/4"] = Fault(503, acts=acts)
+    server.command(4, "reboot")
+    assert await agent.ended() == 75
+    assert done.exists()
+
+    done.unlink()
+    beats = len(server.beats())
+    agent.start()
+    await until(lambda: len(server.beats()) > beats + 2 and not server.commands, every_s=0.01)
+    assert len(server.results(4)) == (1 if acts else 2)
+    assert agent.process.poll() is None
+    assert not done.exists()
+
+
+async def test_a_reboot_command_that_fails_is_said_and_the_agent_boots_all_the_same(server, make_agent) -> None:
+    agent = make_agent(LABLINK_REBOOT_COMMAND="/nonexistent/reboot now").start()
+    server.command(1, "reboot")
+    assert await agent.ended() == 75
+    assert "the reboot command failed" in agent.said
+
+
+def test_ending_a_session_removes_its_files_and_ends_its_processes(tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    execute(store, "gpu-01", "prepare_session", {"claim_id": 9})
+    home = store.home / "sessions" / "9" / "home"
+    (home / "work.txt").write_text("of the session")
+    own = subprocess.Popen([sys.executable, "-c", "input()"], env={"HOME": str(home)}, stdin=subprocess.PIPE)
+    other = subprocess.Popen([sys.executable, "-c", "input()"], env={"HOME": str(tmp_path)}, stdin=subprocess.PIPE)
+    try:
+        assert execute(store, "gpu-01", "end_session", {"claim_id": 9}) == "the session was removed"
+        assert own.poll() is not None
+        assert other.poll() is None
+        assert not home.parent.exists()
+        assert execute(store, "gpu-01", "end_session", {"claim_id": 9}) == "the session was removed"
+    finally:
+        for process in (own, other):
+            process.kill()
+            process.communicate()
+
+
+def test_a_session_that_cannot_be_made_fails_with_a_reason(tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    (store.home / "sessions").write_text("a file where a directory belongs")
+    with pytest.raises(CommandFailed, match=r"File exists|Not a directory"):
+        execute(store, "gpu-01", "prepare_session", {"claim_id": 1})
+
+
+def test_the_journal_keeps_the_newest_results_and_survives_being_damaged(tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    for number in range(1, JOURNAL_LENGTH + 6):
+        store.keep_result(number, {"status": "succeeded", "detail": str(number), "data": {}})
+    again = Store(tmp_path / "home")
+    assert again.find_result(5) is None
+    assert again.find_result(6) == {"status": "succeeded", "detail": "6", "data": {}}
+    (store.home / "commands.json").write_text("{half")
+    assert again.find_result(6) is None
