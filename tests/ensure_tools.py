@@ -1,4 +1,4 @@
-"""What the tests need beside Python: a Chromium. One that is there is taken, else one is installed, else this fails."""
+"""What the tests need beside Python: Chromium and curl. What is there is taken, else installed, else this fails."""
 
 from __future__ import annotations
 
@@ -19,25 +19,34 @@ def find_chromium() -> str | None:
 
 
 def main() -> int:
-    """Ensures it; returns the exit status."""
-    if find_chromium() or _install():
-        return 0
-    print("The tests need Chromium and it could not be installed; set CHROMIUM=/path/to/one.", file=sys.stderr)
-    return 1
+    """Ensures them; returns the exit status."""
+    missing = []
+    if not (find_chromium() or _install_chromium()):
+        missing.append("Chromium (set CHROMIUM=/path/to/one)")
+    if not (shutil.which("curl") or (_install_package("curl") and shutil.which("curl"))):
+        missing.append("curl")
+    if missing:
+        print(f"The tests need what could not be installed: {', '.join(missing)}.", file=sys.stderr)
+    return 1 if missing else 0
 
 
-def _install() -> bool:
-    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
-        print("Installing Chromium (the system's package) …")
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False)
-        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
-        subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)
-        if find_chromium():
-            return True
+def _install_chromium() -> bool:
+    if _install_package("chromium") and find_chromium():
+        return True
     print("Installing Chromium (Playwright's) …")
     subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=False)
     return find_chromium() is not None
+
+
+def _install_package(name: str) -> bool:
+    """Installs a Debian package, where this is Debian and we are root."""
+    if not shutil.which("apt-get") or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return False
+    print(f"Installing {name} (the system's package) …")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False)
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", name]
+    return subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
 def _find_playwrights() -> str | None:
