@@ -49,6 +49,10 @@ class EmbeddedPostgres:
         self._directory = home.resolve() / "postgres"
         self._server: PostgresServer | None = None
 
+    def is_running(self) -> bool:
+        """Whether there is a server that works here already, ours or another process's."""
+        return self._find_postmaster() is not None
+
     async def start(self) -> str:
         """Ensures that it runs; returns its URL. Makes the database cluster at the first start.
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from backend.errors import Unavailable
+
+LOOK_S = 0.5
 
 Clock = Callable[[], datetime]
 
@@ -52,7 +56,8 @@ class Database:
         try:
             async with self._sessions.begin() as session:
                 yield session
-        except (OperationalError, InterfaceError, PoolTimeout) as exc:
+        # Psycopg's own errors come from work on its connection beside SQLAlchemy.
+        except (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as exc:
             raise Unavailable(
                 "The database does not answer right now. Try again in a moment.", retry_after_s=2
             ) from exc
@@ -60,6 +65,16 @@ class Database:
             if exc.connection_invalidated:
                 raise Unavailable("The database connection was lost. Try again in a moment.", retry_after_s=2) from exc
             raise
+
+    async def until_reachable(self) -> None:
+        """Waits until Postgres answers."""
+        while True:
+            try:
+                async with self.transaction() as session:
+                    await session.execute(text("SELECT 1"))
+                return
+            except Unavailable:
+                await asyncio.sleep(LOOK_S)
 
     async def close(self) -> None:
         """Closes every pooled connection."""

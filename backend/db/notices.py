@@ -13,8 +13,9 @@ from typing import Any
 import psycopg
 
 CHANNEL = "lablink"
+BIGGEST_ID = 2**63 - 1
 BEAT_S = 15.0
-FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
+FIRST_RETRY_S, LAST_RETRY_S = 0.2, 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ class NoticeListener:
 
     def _deliver(self, payload: str) -> None:
         try:
-            body = json.loads(payload)
-            notice = Notice(body["table"], tuple(body["ids"]), tuple(body.get("parents") or ()))
-        except (ValueError, KeyError, TypeError):
+            notice = _parse(payload)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            # Anybody who may connect may also notify.
             logger.warning("ignored a notice that is not ours: %.200r", payload)
             return
         for callback in self._on_notice:
@@ -98,3 +99,13 @@ class NoticeListener:
             self.connected = False
             for lost in self._on_lost:
                 lost()
+
+
+def _parse(payload: str) -> Notice:
+    body = json.loads(payload)
+    table, ids, parents = body["table"], body["ids"], body.get("parents") or []
+    if not isinstance(table, str) or not isinstance(ids, list) or not isinstance(parents, list):
+        raise TypeError(payload)
+    if not all(type(each) is int and 0 < each <= BIGGEST_ID for each in (*ids, *parents)):
+        raise ValueError(payload)
+    return Notice(table, tuple(ids), tuple(parents))

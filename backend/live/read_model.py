@@ -84,7 +84,6 @@ class ReadModel:
             try:
                 await self._tick()
             except Unavailable:
-                self._everything = True
                 self._note_loss()
                 await asyncio.sleep(RETRY_S)
             await asyncio.sleep(1 / min(self._max_hz, PAGE_UPDATES_PER_S / max(1, self.pages)))
@@ -103,7 +102,13 @@ class ReadModel:
         everything, self._everything = self._everything, False
         dirty, self._dirty = self._dirty, defaultdict(set)
         parents, self._parents = self._parents, defaultdict(set)
-        changes = await self._read(dirty, parents, everything=everything)
+        try:
+            changes = await self._read(dirty, parents, everything=everything)
+        except BaseException:
+            # What was to be read is forgotten by now: everything is read instead, without waiting for more news.
+            self._everything = True
+            self._news.set()
+            raise
         if changes.claims:
             self.snapshot.count_line()
         became_live = self._listener.connected and not self.snapshot.is_live
@@ -117,20 +122,25 @@ class ReadModel:
 
         async def update(
             table: str, kept: dict[int, View], read: Callable[[Collection[int] | None], Awaitable[list[View]]]
-        ) -> Changes[View]:
+        ) -> Callable[[], Changes[View]]:
             ids = None if everything else dirty.get(table, set())
             if ids is not None and not ids:
-                return Changes()
+                return Changes
             views = {view.id: view for view in await read(ids)}  # type: ignore[attr-defined]
-            return merge(kept, views, ids)
+            return lambda: merge(kept, views, ids)
 
         dirty["operations"] |= dirty.get("operation_vms", set())
+        # All is read before anything is merged: a difference that was merged but not told would never be told.
+        pools = await update("pools", held.pools, lambda ids: list_pools(db, ids))
+        vms = await update("vms", held.vms, lambda ids: _list_living(db, ids))
+        claims = await update("claims", held.claims, lambda ids: _list_open(db, ids))
+        operations = await update("operations", held.operations, lambda ids: _list_recent(db, ids))
         return ChangeSet(
             seq=held.seq + 1,
-            pools=await update("pools", held.pools, lambda ids: list_pools(db, ids)),
-            vms=await update("vms", held.vms, lambda ids: _list_living(db, ids)),
-            claims=await update("claims", held.claims, lambda ids: _list_open(db, ids)),
-            operations=await update("operations", held.operations, lambda ids: _list_recent(db, ids)),
+            pools=pools(),
+            vms=vms(),
+            claims=claims(),
+            operations=operations(),
             eventful_vms=frozenset(held.vms) if everything else frozenset(parents.get("events", ())),
             logged_vms=frozenset(held.vms) if everything else frozenset(dirty.get("vm_logs", ())),
             logged_operations=frozenset(held.operations) if everything else frozenset(dirty.get("operation_logs", ())),
