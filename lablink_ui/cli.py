@@ -21,6 +21,14 @@ Settings are given as key=value and override an optional YAML file (--config, or
   LABLINK_API_TOKEN        an admin API token of 24 characters or more
   LABLINK_DATABASE_URL     an external Postgres (default: the embedded one)
 """
+_BENCH_HELP = """\
+Examples:
+  lablink bench
+  lablink bench claims heartbeats --json figures.json
+
+Each scenario starts a server of its own on this machine, measures it and the limit below it in the same run, and ends
+both. Nothing else should run meanwhile. Slow figures are no failure; a double claim or an error answer is (status 1).
+"""
 _EXAMPLES = {
     "demo": "  lablink demo\n  lablink demo server.port=9000 agent.heartbeat_interval_s=5",
     "serve": "  lablink serve --config lablink.yaml\n"
@@ -51,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.verb == "bench":
         from lablink_ui.bench import run_bench
 
-        return run_bench(given.scenarios)
+        return run_bench(given.scenarios, json_file=given.json)
     try:
         return _with_settings(given, _find_verb(given.verb))
     except ModuleNotFoundError as exc:
@@ -128,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         if verb == "bench":
             sub.add_argument("scenarios", nargs="*", help="claims, heartbeats, pages, launch (default: all)")
+            sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well, as JSON")
+            sub.epilog = _BENCH_HELP
         elif verb != "agent":
             sub.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as server.port=9000")
             sub.add_argument("--config", type=Path, help="a YAML file with settings")
