@@ -25,11 +25,10 @@ INTERRUPTED = 130
 def run_bench(names: Sequence[str] = (), *, json_file: Path | None = None, sizes: Sizes | None = None) -> int:
     """Runs the named scenarios (all without a name), prints the table, and writes it as JSON if asked to.
 
-    Returns the exit status: 1 if something was wrong, 2 if there is no such scenario.
+    Returns the exit status: 1 if something was wrong, 2 if the command line was.
     """
-    unknown = sorted(set(names) - set(SCENARIOS))
-    if unknown:
-        print(f"lablink bench: there is no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}")
+    if problem := _find_problem(names, json_file):
+        print(f"lablink bench: {problem}", file=sys.stderr)
         return 2
     machine, cores = describe_machine(), find_cores()
     print(f"LabLink bench on {', '.join(f'{name} {value}' for name, value in machine.items())}\n{cores}", flush=True)
@@ -43,6 +42,16 @@ def run_bench(names: Sequence[str] = (), *, json_file: Path | None = None, sizes
     if json_file is not None:
         write_json(json_file, reports, failures, machine=machine, cores=str(cores))
     return 1 if failures else 0
+
+
+def _find_problem(names: Sequence[str], json_file: Path | None) -> str | None:
+    """What would make the run useless, said before it instead of after."""
+    unknown = sorted(set(names) - set(SCENARIOS))
+    if unknown:
+        return f"there is no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}"
+    if json_file is not None and not json_file.parent.is_dir():
+        return f"--json: there is no directory {json_file.parent}"
+    return None
 
 
 async def _run_all(names: Sequence[str], sizes: Sizes, cores: Cores) -> tuple[list[Report], list[str]]:
