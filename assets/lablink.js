@@ -13,6 +13,34 @@
   // A page that says "one moment" looks for itself when the moment is over.
   if ("retry" in root.dataset)
     setInterval(() => fetch("/readyz").then((answer) => answer.ok && location.reload(), () => {}), 2000);
+  // Moments in words, shared by our components. The server's clock counts: a laptop's may be wrong.
+  const served = document.querySelector("meta[name=lablink-now]");
+  const skew = served ? Date.parse(served.content) - Date.now() : 0;
+  window.lablink = {
+    now: () => Date.now() + skew,
+    ago(stamp, now) {
+      const s = Math.max(0, Math.round((now - Date.parse(stamp)) / 1000));
+      if (s < 60) return `${s} s ago`;
+      if (s < 3600) return `${Math.floor(s / 60)} min ago`;
+      if (s < 86400) return `${Math.floor(s / 3600)} h ago`;
+      return `${Math.floor(s / 86400)} d ago`;
+    },
+    clock(stamp) {
+      const at = new Date(stamp), isToday = new Date().toDateString() === at.toDateString();
+      return isToday ? at.toLocaleTimeString() : at.toLocaleString();
+    },
+    full: (stamp) => new Date(stamp).toLocaleString(),
+    // The clipboard's own interface is missing on plain HTTP; the old way works there. Returns whether it went well.
+    async copy(text) {
+      if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);
+      const area = Object.assign(document.createElement("textarea"), { value: text });
+      document.body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      return done;
+    },
+  };
   let missed = 0;
   setInterval(() => {
     // NiceGUI keeps its socket here; one missed look may be a page that is still starting.

@@ -51,6 +51,7 @@ def admin_frame(title: str, *, active: str, user: str, subtitle: str = " ") -> I
     """The frame of an admin's page; the page's parts go inside."""
     use_theme()
     ui.page_title(f"{title} · LabLink")
+    tag("a", "skip", "Skip to the content", href="#content")
     chip, stale = _top(user)
     with tag("div", "shell"):
         with tag("div", "side"), tag("nav", aria_label="Console"):
@@ -58,7 +59,7 @@ def admin_frame(title: str, *, active: str, user: str, subtitle: str = " ") -> I
                 with tag("a", href=href, aria_current="page" if name == active else None):
                     icon_of(name)
                     tag("span", "", words)
-        with tag("div", "page"):
+        with tag("div", "page", id="content", tabindex="-1"):
             with tag("div", "head"):
                 with tag("div", "title"):
                     tag("h1", "", title)
@@ -90,7 +91,9 @@ def _top(user: str | None) -> tuple[Text, Element]:
         with tag("span", "live-chip", role="status"):
             chip = text("span", "Live", "chip good when-on", data_testid="live-state", data_status="live")
             tag("span", "chip busy when-off", "Reconnecting")
-        with tag("button", "icon-button push", type="button", aria_label="Light or dark") as toggle:
+        with tag(
+            "button", "icon-button push", type="button", aria_label="Light or dark", title="Light or dark"
+        ) as toggle:
             icon_of("moon")
         toggle.on("click", js_handler="() => window.lablinkToggleTheme()")
         if user:

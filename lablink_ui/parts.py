@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import Any
 
 from nicegui import ui
 from nicegui.element import Element
 
+from lablink_ui.components import Moment
 from lablink_ui.theme import icon
 
 Action = Callable[[], Any]
@@ -51,7 +53,7 @@ def text(element_name: str, words: str = "", classes: str = "", /, **attributes:
 
 def icon_of(name: str) -> None:
     """An icon."""
-    ui.html(icon(name), sanitize=False, tag="span").style("display: inline-flex")
+    ui.html(icon(name), sanitize=False, tag="span").classes("icon-slot")
 
 
 def button(
@@ -125,6 +127,11 @@ class Field:
 
     def _take(self, value: str, on_change: Callable[[], Any] | None) -> Any:
         self.value = value
+        # Not sent, but true if the element is ever drawn again: else that would undo what was typed.
+        if self.input.tag == "textarea":
+            self.input._text = value  # noqa: SLF001
+        elif self.input.tag == "input":
+            self.input.props["value"] = value
         return on_change() if on_change else None
 
     def number(self, default: float = 0) -> float:
@@ -155,16 +162,24 @@ class Chip:
 
 
 class Facts:
-    """A list of name and value whose values change."""
+    """A list of name and value whose values change; what is not known is left out. ``moments`` are shown as such."""
 
-    def __init__(self, names: dict[str, str]) -> None:
-        self._values: dict[str, Text] = {}
+    def __init__(self, names: dict[str, str], *, moments: Collection[str] = ()) -> None:
+        self._values: dict[str, tuple[Element, Element, Text | Moment]] = {}
         with tag("dl", "facts"):
             for key, label in names.items():
-                tag("dt", "", label)
-                self._values[key] = text("dd", "–")
+                term = tag("dt", "", label)
+                with tag("dd") as value:
+                    shown = Moment() if key in moments else text("span")
+                self._values[key] = (term, value, shown)
 
-    def show(self, **values: str | None) -> None:
+    def show(self, **values: str | datetime | None) -> None:
         """Shows new values."""
         for key, value in values.items():
-            self._values[key].say(value or "–")
+            term, cell, shown = self._values[key]
+            for element in (term, cell):
+                element.set_visibility(value is not None)
+            if isinstance(shown, Moment):
+                shown.show(value if isinstance(value, datetime) else None)
+            elif value is not None:
+                shown.say(str(value))

@@ -7,7 +7,7 @@ from typing import Any
 
 from backend.live.changes import Snapshot
 from backend.services.views import EventView, LogLineView, OperationView, PoolView, ProgressView, VmView
-from backend.states import Health, OperationStatus, VmStatus
+from backend.states import Health, OperationStatus, ProgressState, VmStatus
 from lablink_ui.components import Row
 from lablink_ui.words import (
     KIND_WORDS,
@@ -19,6 +19,7 @@ from lablink_ui.words import (
     duration,
     money,
     person,
+    sentence,
 )
 
 VM_FILTERS = (
@@ -48,7 +49,7 @@ def vm_row(vm: VmView) -> Row:
         actions=list(vm.actions),
         ticks=True,
         machine=_link(vm.hostname, f"/admin/instances/{vm.hostname}", f"{vm.pool} · {vm.provider}"),
-        state={**_chip(VM_WORDS[vm.status]), "notes": notes, "sub": vm.reason if vm.status in TROUBLE else None},
+        state={**_chip(VM_WORDS[vm.status]), "notes": notes, "sub": trouble_reason(vm)},
         researcher=vm.email,
         gpu=gpu,
         cpu=vm.cpu_pct,
@@ -71,6 +72,11 @@ def vm_row(vm: VmView) -> Row:
 TROUBLE = {VmStatus.FAILED, VmStatus.QUARANTINED}
 
 
+def trouble_reason(vm: VmView) -> str | None:
+    """Why a machine is out of its pool; None for one that is not."""
+    return sentence(vm.reason or "no reason was given") if vm.status in TROUBLE else None
+
+
 def condition_notes(vm: VmView) -> list[dict[str, str]]:
     """The conditions shown beside a status."""
     notes = []
@@ -86,8 +92,7 @@ def condition_notes(vm: VmView) -> list[dict[str, str]]:
 
 def operation_row(operation: OperationView) -> Row:
     """An operation."""
-    done = sum(each.state in {"done", "failed"} for each in operation.progress)
-    total = len(operation.progress)
+    done, total = count_done(operation), len(operation.progress)
     took = _took(operation)
     what = f"{KIND_WORDS[operation.kind]} {count(total, 'machine')}"
     return _row(
@@ -100,8 +105,12 @@ def operation_row(operation: OperationView) -> Row:
         words=f"{operation.id} {what} {operation.pool} {operation.requested_by} {operation.reason or ''} "
         + " ".join(operation.hostnames),
         what=_link(what, f"/admin/operations/{operation.id}", f"{operation.pool} · no. {operation.id}"),
-        state={**_chip(OPERATION_WORDS[operation.status]), "sub": operation.reason},
-        progress=100 * done / total if total else None,
+        state={**_chip(OPERATION_WORDS[operation.status]), "sub": operation.reason and sentence(operation.reason)},
+        progress={
+            "text": f"{done} of {total}",
+            "percent": percent_done(operation),
+            "tone": "hot" if operation.status is OperationStatus.FAILED else "",
+        },
         by=person(operation.requested_by),
         at=_iso(operation.created_at),
         took=took,
@@ -109,12 +118,22 @@ def operation_row(operation: OperationView) -> Row:
         sort={
             "what": operation.id,
             "state": operation.status,
-            "progress": done,
+            "progress": percent_done(operation),
             "by": operation.requested_by,
             "at": _iso(operation.created_at),
             "took": took,
         },
     )
+
+
+def count_done(operation: OperationView) -> int:
+    """How many machines of an operation were made, or taken away."""
+    return sum(each.state is ProgressState.DONE for each in operation.progress)
+
+
+def percent_done(operation: OperationView) -> int:
+    """The same, from 0 to 100."""
+    return round(100 * count_done(operation) / len(operation.progress)) if operation.progress else 0
 
 
 def progress_row(number: int, progress: ProgressView) -> Row:
@@ -128,7 +147,7 @@ def progress_row(number: int, progress: ProgressView) -> Row:
         gist=progress.state,
         words=f"{progress.hostname} {progress.detail or ''}",
         machine=_link(progress.hostname, f"/admin/instances/{progress.hostname}", None),
-        state={**_chip(PROGRESS_WORDS[progress.state]), "sub": progress.detail},
+        state={**_chip(PROGRESS_WORDS[progress.state]), "sub": progress.detail and sentence(progress.detail)},
         took=duration(progress.elapsed_s) if progress.elapsed_s else None,
         sort={"machine": progress.hostname, "state": progress.state, "took": progress.elapsed_s},
     )
@@ -140,7 +159,7 @@ def pool_row(pool: PoolView, snapshot: Snapshot) -> Row:
     free = sum(vm.status is VmStatus.AVAILABLE for vm in vms)
     used = sum(vm.status is VmStatus.IN_USE for vm in vms)
     line = sum(snapshot.claims[claim_id].pool_id == pool.id for claim_id in snapshot.positions)
-    text = f"{len(vms)} of {pool.max}"
+    text = f"{len(vms):,} of {pool.max:,}"
     return _row(
         pool.id,
         name=pool.name,
@@ -168,8 +187,8 @@ def pool_row(pool: PoolView, snapshot: Snapshot) -> Row:
     )
 
 
-def event_row(event: EventView) -> Row:
-    """A line of history."""
+def event_row(event: EventView, snapshot: Snapshot | None = None) -> Row:
+    """A line of history; with the snapshot it leads to what it speaks of, as long as that lives."""
     return _row(
         event.id,
         name=str(event.id),
@@ -178,11 +197,21 @@ def event_row(event: EventView) -> Row:
         group=event.kind.partition(".")[0],
         gist="",
         words=f"{event.message} {event.actor} {event.kind} {event.address or ''}",
-        what=_link(event.message, None, event.kind),
+        what=_link(event.message, _place_of(event, snapshot) if snapshot else None, event.kind),
         by=person(event.actor) + (f" · {event.address}" if event.address else ""),
         at=_iso(event.at),
         sort={"what": event.message, "by": event.actor, "at": event.id},
     )
+
+
+def _place_of(event: EventView, snapshot: Snapshot) -> str | None:
+    vm = snapshot.vms.get(event.vm_id or 0)
+    if vm is not None:
+        return f"/admin/instances/{vm.hostname}"
+    if event.operation_id is not None:
+        return f"/admin/operations/{event.operation_id}"
+    pool = snapshot.pools.get(event.pool_id or 0)
+    return f"/admin/pools/{pool.name}" if pool else None
 
 
 def log_line(line: LogLineView, *, with_source: bool) -> dict[str, Any]:
@@ -220,5 +249,5 @@ def _iso(at: datetime | None) -> str | None:
 
 def _took(operation: OperationView) -> str | None:
     if operation.started_at is None or operation.finished_at is None:
-        return "running" if operation.status is OperationStatus.RUNNING else None
+        return None
     return duration((operation.finished_at - operation.started_at).total_seconds())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def use_theme() -> None:
     """Puts our style sheet and script into the head of the page being drawn."""
     font = asset("fonts/inter-latin-wght-normal.woff2")
     ui.add_head_html(
+        f'<meta name="lablink-now" content="{datetime.now(UTC).isoformat()}">'
         f'<script src="{asset("lablink.js")}"></script><link rel="stylesheet" href="{asset("lablink.css")}">'
         f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{font}">'
     )

@@ -50,6 +50,27 @@ class Visit:
             raise Forbidden(f"As {admin.role} you may not do this.")
         return admin.actor(self.address)
 
+    async def follow(
+        self, frame: Frame, *, start: Callable[[Snapshot], object], on_changes: Callable[[Snapshot, ChangeSet], object]
+    ) -> None:
+        """Like ``follow``, and sends the browser to the sign-in page as soon as its session has ended."""
+        session = Reader(self._leave_if_ended)
+
+        def begin(snapshot: Snapshot) -> None:
+            session.ask()
+            start(snapshot)
+
+        def change(snapshot: Snapshot, changes: ChangeSet) -> None:
+            if changes.has_sessions:
+                session.ask()
+            on_changes(snapshot, changes)
+
+        await follow(self.house, frame, start=begin, on_changes=change)
+
+    async def _leave_if_ended(self) -> None:
+        if await find_session(self.house.db, self.secret) is None:
+            ui.navigate.to(f"/login?error=ended&next={_back_to(ui.context.client.request)}")
+
 
 async def find_visit(request: Request) -> Visit | None:
     """The signed-in admin, if the browser's cookie is one's session."""
@@ -61,7 +82,12 @@ async def find_visit(request: Request) -> Visit | None:
 
 def to_login(request: Request) -> Response:
     """Sends whoever is not signed in to the sign-in page, and back here afterwards."""
-    return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
+    return RedirectResponse(f"/login?next={_back_to(request)}", status_code=303)
+
+
+def _back_to(request: Request) -> str:
+    url = request.url
+    return quote(f"{url.path}?{url.query}" if url.query else url.path)
 
 
 async def follow(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from backend.states import ClaimStatus, OperationKind, OperationStatus, PoolStatus, ProgressState, VmStatus
 
 VM_WORDS: dict[VmStatus, tuple[str, str]] = {
@@ -34,7 +32,7 @@ OPERATION_WORDS: dict[OperationStatus, tuple[str, str]] = {
 }
 PROGRESS_WORDS: dict[ProgressState, tuple[str, str]] = {
     ProgressState.PENDING: ("Waiting", "idle"),
-    ProgressState.RUNNING: ("At it", "busy"),
+    ProgressState.RUNNING: ("Working", "busy"),
     ProgressState.DONE: ("Done", "good"),
     ProgressState.FAILED: ("Failed", "bad"),
 }
@@ -48,6 +46,16 @@ KIND_WORDS: dict[OperationKind, str] = {OperationKind.LAUNCH: "Launch", Operatio
 def count(number: int, noun: str) -> str:
     """``1 machine``, ``2 machines``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def people(number: int) -> str:
+    """``1 person``, ``2 people``."""
+    return f"{number:,} {'person' if number == 1 else 'people'}"
+
+
+def sentence(reason: str) -> str:
+    """A reason as people read it: its first letter is a capital, the rest is left as it is."""
+    return reason[:1].upper() + reason[1:]
 
 
 def money(dollars: float) -> str:
@@ -65,12 +73,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 3_600} h {whole % 3_600 // 60} min"
 
 
-def clock(at: datetime | None) -> str:
-    """A moment, for places without a browser's own time zone."""
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "–"
-
-
 def person(actor: str) -> str:
     """``admin:kim`` as people say it: ``kim``; rules and agents keep their kind."""
     kind, _, name = actor.partition(":")
-    return name if kind in {"admin", "researcher"} else f"{kind} {name}".strip()
+    if kind in {"admin", "researcher"}:
+        return name
+    return f"{kind} {name.replace('_', ' ') if kind == 'rule' else name}".strip()

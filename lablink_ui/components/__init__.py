@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from nicegui.element import Element
@@ -15,14 +15,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. ``kind``: link, chip, person, bar, ago, when, text. ``wide`` ones are left out on a phone."""
+    """A column. ``kind``: link, chip, person, bar, progress, ago, when, text.
+
+    Where room is short, ``wide`` ones are left out: 3 first, then 2, then 1.
+
+    On a phone a row is a card; ``phone`` says where in it: title (else the first), head (a whole line, before all
+    others), side (else a chip), line (a whole line), rest (two thirds of one), note (else: a third, with its label).
+    """
 
     key: str
     label: str
     kind: str = "text"
     sortable: bool = True
-    wide: bool = False
+    wide: int = 0
     wrap: bool = False
+    phone: str = ""
 
     def as_props(self) -> dict[str, Any]:
         """What the component gets."""
@@ -49,7 +56,11 @@ class Verb:
 
 
 class LiveTable(Element, component="live_table.js"):
-    """A table that is reset once and then patched. ``on_resync`` is called when the browser lost a patch."""
+    """A table that is reset once and then patched.
+
+    ``chosen`` is the filter it starts with; ``on_search`` takes over the search from the browser; ``on_resync`` is
+    called when the browser lost a patch.
+    """
 
     def __init__(
         self,
@@ -63,6 +74,9 @@ class LiveTable(Element, component="live_table.js"):
         descending: bool = False,
         searchable: bool = True,
         armed: bool = False,
+        chosen: str = "",
+        on_search: Callable[[str], object] | None = None,
+        search_testid: str = "",
         on_act: Callable[[str, list[str]], Awaitable[None]] | None = None,
         on_resync: Callable[[], None] | None = None,
     ) -> None:
@@ -74,7 +88,10 @@ class LiveTable(Element, component="live_table.js"):
         self.props["filters"] = [{"value": value, "label": text} for value, text in filters]
         self.props["verbs"] = [{name: getattr(verb, name) for name in verb.__slots__} for verb in verbs]
         self.props["sort"], self.props["descending"] = sort or columns[0].key, descending
-        self.props["searchable"], self.props["armed"] = searchable, armed
+        self.props["searchable"], self.props["armed"], self.props["chosen"] = searchable, armed, chosen
+        self.props["remote"], self.props["search-id"] = on_search is not None, search_testid
+        if on_search is not None:
+            self.on("search", lambda event: on_search(str(event.args)))
         if on_act is not None:
             self.on("act", lambda event: on_act(str(event.args["verb"]), [str(name) for name in event.args["names"]]))
         if on_resync is not None:
@@ -83,7 +100,7 @@ class LiveTable(Element, component="live_table.js"):
     def reset(self, rows: Sequence[Row]) -> None:
         """Shows exactly these rows."""
         self._seq = 0
-        self.run_method("reset", rows, datetime.now(UTC).isoformat())
+        self.run_method("reset", rows)
 
     def patch(self, upserts: Sequence[Row], removals: Collection[int]) -> None:
         """Adds or replaces rows by their id, and takes some away."""
@@ -105,13 +122,40 @@ class LogView(Element, component="log_view.js"):
             self.run_method("append", lines)
 
 
+class Moment(Element, component="moment.js"):
+    """How long ago something was, counting on by itself; the date is its title."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def show(self, at: datetime | None) -> None:
+        """Shows a moment, or a dash."""
+        stamp = at.isoformat() if at else None
+        if self.props.get("at") != stamp:
+            self.props["at"] = stamp
+            self.update()
+
+
+class CopyButton(Element, component="copy_button.js"):
+    """Copies a text, and says so."""
+
+    def __init__(self, label: str, text: str = "") -> None:
+        super().__init__()
+        self.props["label"], self.props["text"] = label, text
+
+    def hold(self, text: str) -> None:
+        """Changes what is copied."""
+        self.props["text"] = text
+        self.update()
+
+
 class Chart(Element, component="chart.js"):
-    """Lines over time, from 0 to 100 %."""
+    """Lines over time, from 0 to 100 %. ``series``: key, label, and which of the style sheet's tones."""
 
     def __init__(self, label: str, series: Sequence[tuple[str, str, str]]) -> None:
         super().__init__()
         self.props["label"] = label
-        self.props["series"] = [{"key": key, "label": text, "color": color} for key, text, color in series]
+        self.props["series"] = [{"key": key, "label": text, "tone": tone} for key, text, tone in series]
 
     def reset(self, points: Sequence[dict[str, Any]]) -> None:
         """Shows these points: dicts of ``at`` and a value for each series."""

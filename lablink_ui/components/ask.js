@@ -1,8 +1,8 @@
 // A question before something that cannot be undone. The browser's own dialog: focus stays in it, Escape cancels.
 export default {
   template: `
-  <dialog ref="dialog" class="ask" aria-labelledby="ask-title" @cancel.prevent="answer(false)">
-    <h2 id="ask-title">{{ title }}</h2><p>{{ body }}</p>
+  <dialog ref="dialog" class="ask" role="alertdialog" aria-labelledby="ask-title" aria-describedby="ask-body" @cancel.prevent="answer(false)">
+    <h2 id="ask-title">{{ title }}</h2><p id="ask-body">{{ body }}</p>
     <div class="row">
       <button type="button" class="button" data-testid="confirm-cancel" ref="cancel" @click="answer(false)">Cancel</button>
       <button type="button" class="button primary" :class="{ danger }" data-testid="confirm-submit" @click="answer(true)">{{ verb }}</button>

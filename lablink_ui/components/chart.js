@@ -1,16 +1,22 @@
 // A small line chart: time on x, 0 to 100 on y. Colours come from the page's tokens.
-const W = 600, H = 130, LEFT = 34, BOTTOM = 18;
+const W = 600, H = 120, EDGE = 4;
+// A longer silence is shown as one.
+const GAP_MS = 11 * 60 * 1000;
 
 export default {
   props: { label: String, series: Array },
   template: `
-  <figure class="chart" style="margin: 0">
-    <figcaption class="legend"><strong>{{ label }}</strong><span v-for="s in series" :key="s.key"><i :style="{ background: s.color }"></i>{{ s.label }} {{ latest(s.key) }}</span></figcaption>
-    <svg :viewBox="'0 0 ' + ${W} + ' ' + ${H}" preserveAspectRatio="none" role="img" :aria-label="summary">
-      <g v-for="y in [0, 50, 100]" :key="y"><line class="axis" x1="${LEFT}" x2="${W}" :y1="at(y)" :y2="at(y)" vector-effect="non-scaling-stroke"/></g>
-      <path v-for="s in series" :key="s.key" :d="path(s.key)" fill="none" :stroke="s.color" stroke-width="1.8" vector-effect="non-scaling-stroke"/>
-    </svg>
-    <div class="legend" style="justify-content: space-between"><span>{{ span[0] }}</span><span>{{ points.length ? '0 – 100 %' : 'No measurements yet' }}</span><span>{{ span[1] }}</span></div>
+  <figure class="chart">
+    <figcaption class="legend"><strong>{{ label }}</strong><span v-for="s in series" :key="s.key"><i :class="s.tone"></i>{{ s.label }} {{ latest(s.key) }}</span></figcaption>
+    <div class="plot">
+      <svg :viewBox="'0 0 ' + ${W} + ' ' + ${H}" preserveAspectRatio="none" role="img" :aria-label="summary">
+        <line v-for="y in [0, 50, 100]" :key="y" class="axis" x1="0" x2="${W}" :y1="at(y)" :y2="at(y)" vector-effect="non-scaling-stroke"/>
+        <path v-for="s in series" :key="s.key" :class="s.tone" :d="path(s.key)" fill="none" stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round" vector-effect="non-scaling-stroke"/>
+      </svg>
+      <span v-if="!points.length" class="none">No measurements yet</span>
+      <div class="scale" aria-hidden="true"><span>100 %</span><span>50 %</span><span>0</span></div>
+    </div>
+    <div v-if="points.length" class="legend ends"><span>{{ span[0] }}</span><span>{{ span[1] }}</span></div>
   </figure>`,
   data: () => ({ points: [] }),
   computed: {
@@ -20,7 +26,7 @@ export default {
       return [from, Math.max(to, from + 60000)];
     },
     span() {
-      return this.points.length ? this.range.map((t) => new Date(t).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })) : ["", ""];
+      return this.range.map((t) => new Date(t).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
     },
     summary() {
       return `${this.label}: ` + this.series.map((s) => `${s.label} ${this.latest(s.key)}`).join(", ");
@@ -30,14 +36,17 @@ export default {
     reset(points) {
       this.points = points;
     },
-    at: (y) => H - BOTTOM - (y / 100) * (H - BOTTOM - 6),
+    at: (y) => H - EDGE - (y / 100) * (H - 2 * EDGE),
     path(key) {
       const [from, to] = this.range;
-      let pen = "M", d = "";
+      let last = null, d = "";
       for (const p of this.points) {
-        if (p[key] == null) { pen = "M"; continue; }
-        d += `${pen}${(LEFT + ((Date.parse(p.at) - from) / (to - from)) * (W - LEFT)).toFixed(1)},${this.at(p[key]).toFixed(1)}`;
-        pen = "L";
+        if (p[key] == null) { last = null; continue; }
+        const time = Date.parse(p.at), isApart = last === null || time - last > GAP_MS;
+        const place = `${(((time - from) / (to - from)) * W).toFixed(1)},${this.at(p[key]).toFixed(1)}`;
+        // A point on its own is drawn too: a line of no length with round ends.
+        d += isApart ? `M${place}h.1` : `L${place}`;
+        last = time;
       }
       return d;
     },

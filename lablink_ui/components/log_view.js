@@ -6,14 +6,14 @@ export default {
   template: `
   <div class="card">
     <div class="log-tools"><h2>{{ label }}</h2>
-      <input class="input push" style="max-width: 220px" type="search" :aria-label="'Search in ' + label" placeholder="Search" v-model="query">
-      <button type="button" class="button small" @click="copy">{{ copied ? 'Copied' : 'Copy' }}</button></div>
+      <input class="input" type="search" :aria-label="'Search in ' + label" placeholder="Search" v-model="query">
+      <button type="button" class="button small" @click="copy"><span aria-live="polite">{{ said || 'Copy' }}</span></button></div>
     <div ref="box" class="log" role="log" tabindex="0" :aria-label="label" :data-testid="testid" @scroll="onScroll">
       <div v-for="l in shown" :key="l.id" class="line" :class="l.level + '-line'"><time :datetime="l.at">{{ l.clock }}</time><span v-if="l.source" class="source">{{ l.source }}</span><span>{{ l.message }}</span></div>
       <div v-if="!shown.length" class="sub">{{ query ? 'No line holds these words.' : 'No lines yet.' }}</div>
     </div>
   </div>`,
-  data: () => ({ lines: [], dropped: 0, query: "", follow: true, copied: false }),
+  data: () => ({ lines: [], dropped: 0, query: "", follow: true, said: "" }),
   computed: {
     shown() {
       const words = this.query.toLowerCase();
@@ -32,9 +32,9 @@ export default {
       this.follow = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
     },
     async copy() {
-      await navigator.clipboard?.writeText(this.lines.map((l) => `${l.at} ${l.message}`).join("\n"));
-      this.copied = true;
-      setTimeout(() => (this.copied = false), 1500);
+      const done = await window.lablink.copy(this.lines.map((l) => `${l.at} ${l.message}`).join("\n"));
+      this.said = done ? "Copied" : "Could not copy";
+      setTimeout(() => (this.said = ""), 1500);
     },
   },
 };

@@ -10,15 +10,15 @@ from backend.live.changes import ChangeSet, Snapshot
 from backend.services.events import list_events
 from lablink_ui.components import Column, Empty, LiveTable
 from lablink_ui.frame import admin_frame
-from lablink_ui.parts import Field, button, tag
+from lablink_ui.parts import button, tag
 from lablink_ui.rows import event_row
-from lablink_ui.visits import Reader, find_visit, follow, to_login
+from lablink_ui.visits import Reader, find_visit, to_login
 
 PAGE = 200
 COLUMNS = (
-    Column("at", "When", "when"),
-    Column("what", "What", "link", wrap=True),
-    Column("by", "Who", wrap=True),
+    Column("at", "When", "when", phone="note"),
+    Column("what", "What", "link", wrap=True, phone="head"),
+    Column("by", "Who", wrap=True, phone="rest"),
 )
 NO_EVENTS = Empty("Nothing happened yet", "Whatever is done, by people or by rules, stands here.")
 
@@ -33,12 +33,17 @@ async def events(request: Request) -> Response | None:
     with admin_frame(
         "Events", active="events", user=visit.admin.name, subtitle="Who did what, when, from where"
     ) as frame:
-        limit = PAGE
+        limit, words = PAGE, ""
 
         async def read() -> None:
-            found = await list_events(house.db, words=search.value or None, limit=limit)
-            table.reset([event_row(event) for event in found])
+            found = await list_events(house.db, words=words or None, limit=limit)
+            table.reset([event_row(event, house.live.snapshot) for event in found])
             older.set_visibility(len(found) == limit)
+
+        def search(wanted: str) -> None:
+            nonlocal limit, words
+            limit, words = PAGE, wanted
+            reader.ask()
 
         def show_more() -> None:
             nonlocal limit
@@ -46,11 +51,15 @@ async def events(request: Request) -> Response | None:
             reader.ask()
 
         reader = Reader(read)
-        with tag("div", "card pad"):
-            search = Field(
-                "Search all events", name="words", kind="search", testid="events-search", on_change=reader.ask
-            )
-        table = LiveTable("Events", COLUMNS, empty=NO_EVENTS, sort="at", descending=True, searchable=False)
+        table = LiveTable(
+            "Events",
+            COLUMNS,
+            empty=NO_EVENTS,
+            sort="at",
+            descending=True,
+            on_search=search,
+            search_testid="events-search",
+        )
         with tag("div", "row"):
             older = button("Show older", show_more)
             older.set_visibility(False)
@@ -59,5 +68,5 @@ async def events(request: Request) -> Response | None:
             if changes.has_events:
                 reader.ask()
 
-        await follow(house, frame, start=lambda _: reader.ask(), on_changes=change)
+        await visit.follow(frame, start=lambda _: reader.ask(), on_changes=change)
     return None

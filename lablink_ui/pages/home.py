@@ -20,16 +20,19 @@ async def home(request: Request) -> None:
     house = get_house(request)
     mine = await list_claims(house.db, owner_hash=request.state.owner_hash, only_open=True)
     with public_frame("Find your machine") as frame:
-        frame.subtitle.say("Enter the code your organiser gave you.")
+        frame.subtitle.say("Welcome back." if mine else "Enter the code your organiser gave you.")
         if mine:
             with tag("div", "card pad"):
                 tag("h2", "", "You have a seat")
                 tag("p", "sub", f"In {mine[0].pool}, as {mine[0].email}.")
                 link_button("Go to my seat", "/seat", classes="primary big")
         with tag("form", "card pad") as form:
+            if mine:
+                tag("h2", "", "Join another workshop")
             code = Field(
                 "Join code",
                 name="code",
+                hint="No code? Ask your organiser for one, or for the link to your workshop.",
                 testid="join-code",
                 autocomplete="off",
                 autocapitalize="none",
@@ -44,7 +47,9 @@ async def home(request: Request) -> None:
                 type="submit",
                 data_testid="join-submit",
             )
-        tag("p", "sub", "").style("text-align: center")
+        with tag("p", "sub"):
+            tag("span", "", "You run the workshop? ")
+            tag("a", "", "Sign in as an organiser", href="/admin")
 
         def submit() -> None:
             wanted = code.value.strip().lower()

@@ -7,13 +7,15 @@ from fastapi.responses import RedirectResponse, Response
 from nicegui import ui
 
 from backend.api.auth import get_house
+from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.claims import list_claims
+from backend.services.views import PoolView
 from backend.states import PoolStatus, VmStatus
 from lablink_ui.frame import public_frame
 from lablink_ui.parts import Field, link_button, tag, text
 from lablink_ui.visits import follow
-from lablink_ui.words import count
+from lablink_ui.words import count, people
 
 
 @ui.page("/join/{pool}")
@@ -25,11 +27,7 @@ async def join(request: Request, pool: str) -> Response | None:
         return RedirectResponse("/seat", status_code=303)
     found = house.live.snapshot.find_pool(pool)
     if found is None or found.status is PoolStatus.CLOSED:
-        title = "No such workshop" if found is None else "This workshop is closed"
-        with public_frame(title) as frame:
-            frame.subtitle.say("Check the link or the join code with your organiser.")
-            link_button("Enter another code", "/", classes="big")
-            await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
+        await _say_no(house, pool, found)
         return None
     with public_frame("Get your machine") as frame:
         with tag("form", "card pad", data_pool=pool) as form:
@@ -50,18 +48,42 @@ async def join(request: Request, pool: str) -> Response | None:
         form.on("submit", js_handler="(e) => { e.preventDefault(); window.lablinkClaim(e.target); }")
 
         def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
-            free = sum(vm.pool_id == found.id and vm.status is VmStatus.AVAILABLE for vm in snapshot.vms.values())
-            waiting = sum(snapshot.claims[claim_id].pool_id == found.id for claim_id in snapshot.positions)
-            if free and not waiting:
-                frame.subtitle.say(f"{found.name}: {count(free, 'machine')} free right now.")
-            elif waiting:
-                frame.subtitle.say(
-                    f"{found.name}: {count(waiting, 'person')} in line; you will be let in by itself.".replace(
-                        "persons", "people"
-                    )
-                )
+            if _is_open(snapshot, pool):
+                frame.subtitle.say(_outlook(snapshot, found))
             else:
-                frame.subtitle.say(f"{found.name}: none is free right now; you will get the next one.")
+                ui.navigate.reload()
 
         await follow(house, frame, start=show, on_changes=show)
     return None
+
+
+async def _say_no(house: House, pool: str, found: PoolView | None) -> None:
+    title = "No such workshop" if found is None else "This workshop is closed"
+    with public_frame(title) as frame:
+        if found is None:
+            frame.subtitle.say(f"Nothing is called '{pool[:40]}' here. Check the link or the code with your organiser.")
+        else:
+            frame.subtitle.say("It takes nobody new at the moment. This page lets you in once it opens.")
+        link_button("Enter another code", "/", classes="big")
+
+        def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
+            if _is_open(snapshot, pool):
+                ui.navigate.reload()
+
+        await follow(house, frame, start=show, on_changes=show)
+
+
+def _is_open(snapshot: Snapshot, pool: str) -> bool:
+    found = snapshot.find_pool(pool)
+    return found is not None and found.status is PoolStatus.OPEN
+
+
+def _outlook(snapshot: Snapshot, pool: PoolView) -> str:
+    """What somebody who clicks now may expect."""
+    free = sum(vm.pool_id == pool.id and vm.status is VmStatus.AVAILABLE for vm in snapshot.vms.values())
+    waiting = sum(snapshot.claims[claim_id].pool_id == pool.id for claim_id in snapshot.positions)
+    if waiting:
+        return f"Workshop {pool.name}: {people(waiting)} in line. Join it: you are let in by itself."
+    if free:
+        return f"Workshop {pool.name}: {count(free, 'machine')} free right now."
+    return f"Workshop {pool.name}: none is free right now; you get the next one."

@@ -6,7 +6,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from nicegui import ui
 
-from backend.errors import LabLinkError
+from backend.errors import Conflict, LabLinkError
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.costs import LaunchPreview, preview_launch
 from backend.services.operations import request_launch
@@ -14,7 +14,7 @@ from backend.services.pools import list_pools
 from backend.states import PoolStatus
 from lablink_ui.frame import admin_frame
 from lablink_ui.parts import Facts, Field, link_button, tag, text
-from lablink_ui.visits import Reader, find_visit, follow, to_login
+from lablink_ui.visits import Reader, find_visit, to_login
 from lablink_ui.words import count, money
 
 FACTS = {"machines": "Machines", "room": "Room in the pool", "cost": "Cost"}
@@ -33,17 +33,21 @@ async def launch(request: Request) -> Response | None:
         if not pools:
             with tag("div", "card empty"):
                 tag("span", "title", "No open pool")
-                tag("span", "", "Make or open one first.")
-                link_button("Pools", "/admin/pools", classes="primary")
-            await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
+                tag("span", "", "Machines are launched in a pool that is open: open one, or make a new one.")
+                link_button("Go to the pools", "/admin/pools", classes="primary")
+            await visit.follow(frame, start=lambda _: None, on_changes=lambda *_: None)
             return None
 
         async def submit() -> None:
-            error.say("")
             send.props["disabled"] = True
             send.update()
             try:
-                operation = await request_launch(house.db, pool.value, _whole(number.value), actor=await visit.actor())
+                actor, wanted = await visit.actor(), _whole(number.value)
+                seen = await preview_launch(house.db, pool.value, wanted)
+                # The preview's words are for people, the service's for programs; the service has the last word.
+                if seen.problem:
+                    raise Conflict(seen.problem)
+                operation = await request_launch(house.db, pool.value, wanted, actor=actor)
             except LabLinkError as exc:
                 error.say(exc.message)
                 del send.props["disabled"]
@@ -55,10 +59,10 @@ async def launch(request: Request) -> Response | None:
             try:
                 seen = await preview_launch(house.db, pool.value, _whole(number.value))
             except LabLinkError as exc:
-                problem.say(exc.message)
+                error.say(exc.message)
                 return
             facts.show(**_facts(seen))
-            problem.say(seen.problem or "")
+            error.say(seen.problem or "")
 
         reader = Reader(preview)
         with tag("div", "grid2"):
@@ -89,13 +93,12 @@ async def launch(request: Request) -> Response | None:
             with tag("section", "card pad", aria_label="What will happen"):
                 tag("h2", "", "What will happen")
                 facts = Facts(FACTS)
-                problem = text("p", "", "error")
 
         def change(_: Snapshot, changes: ChangeSet) -> None:
             if changes.vms or changes.pools:
                 reader.ask()
 
-        await follow(house, frame, start=lambda _: reader.ask(), on_changes=change)
+        await visit.follow(frame, start=lambda _: reader.ask(), on_changes=change)
     return None
 
 

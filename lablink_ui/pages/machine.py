@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -21,16 +21,16 @@ from lablink_ui.frame import admin_frame
 from lablink_ui.pages.events import COLUMNS, NO_EVENTS
 from lablink_ui.pages.machines import VERBS, act_on
 from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
-from lablink_ui.rows import condition_notes, event_row, log_line
-from lablink_ui.visits import Reader, Visit, find_visit, follow, to_login
-from lablink_ui.words import VM_WORDS, clock
+from lablink_ui.rows import condition_notes, event_row, log_line, trouble_reason
+from lablink_ui.visits import Reader, Visit, find_visit, to_login
+from lablink_ui.words import VM_WORDS
 
 HOURS_SHOWN = 3
+_NEXT_STEP = "Repair boots it again; destroy takes it away."
 FACTS = {
     "pool": "Pool",
     "researcher": "Researcher",
     "health": "Health",
-    "reason": "Reason",
     "beat": "Last heartbeat",
     "gpu": "GPU",
     "disk": "Disk free",
@@ -51,7 +51,7 @@ async def machine(request: Request, hostname: str) -> Response | None:
     except NotFound as exc:
         with admin_frame("No such machine", active="machines", user=visit.admin.name, subtitle=exc.message) as frame:
             link_button("All machines", "/admin/instances", classes="primary")
-            await follow(visit.house, frame, start=lambda _: None, on_changes=lambda *_: None)
+            await visit.follow(frame, start=lambda _: None, on_changes=lambda *_: None)
         return None
     await _draw(visit, vm)
     return None
@@ -70,13 +70,13 @@ async def _draw(visit: Visit, vm: VmView) -> None:
                 )
                 for verb in VERBS
             }
-        with tag("div", "row"):
+        with tag("div", "row", role="status"):
             chip = Chip(f"vm-{hostname}")
-            notes = text("span", "", "sub")
+            notes = text("span", "", "sub said")
         with tag("div", "grid2"):
             with tag("section", "card pad", aria_label="Facts"):
                 tag("h2", "", "Facts")
-                facts = Facts(FACTS)
+                facts = Facts(FACTS, moments=("beat", "made"))
             with tag("section", "card pad", aria_label="Health over time"):
                 charts = _draw_charts()
         log = LogView("Log", testid="vm-log")
@@ -88,7 +88,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
 
         def show(seen: VmView) -> None:
             chip.show(seen.status, VM_WORDS[seen.status])
-            notes.say(" · ".join(f"{each['text']}: {each['title']}" for each in condition_notes(seen)))
+            notes.say(_notes(seen))
             frame.subtitle.say(f"{seen.pool} · {seen.provider}")
             for verb, element in buttons.items():
                 element.set_visibility(verb in seen.actions)
@@ -139,31 +139,39 @@ async def _draw(visit: Visit, vm: VmView) -> None:
                 log_reader.ask()
 
         show(vm)
-        await follow(house, frame, start=start, on_changes=change)
+        await visit.follow(frame, start=start, on_changes=change)
+
+
+def _notes(vm: VmView) -> str:
+    """What there is to know beside the status, and what can be done about it."""
+    said = [f"{each['text']}: {each['title']}" for each in condition_notes(vm)]
+    if reason := trouble_reason(vm):
+        said = [f"{reason.rstrip('.')}. {_NEXT_STEP}", *said]
+    return " · ".join(said)
 
 
 def _draw_charts() -> list[Chart]:
     tag("h2", "", "Health over time")
     machine = [
-        ("cpu_pct", "CPU", "#6d67e8"),
-        ("memory_pct", "Memory", "#0e9f6e"),
-        ("disk_free_pct", "Disk free", "#9aa3b0"),
+        ("cpu_pct", "CPU", "one"),
+        ("memory_pct", "Memory", "two"),
+        ("disk_free_pct", "Disk free", "three"),
     ]
-    gpu = [("gpu_pct", "Busy", "#d9831f"), ("gpu_memory_pct", "Memory", "#0e9f6e")]
+    gpu = [("gpu_pct", "Busy", "four"), ("gpu_memory_pct", "Memory", "two")]
     return [Chart("Machine", machine), Chart("GPU", gpu)]
 
 
-def _facts(vm: VmView) -> dict[str, str | None]:
+def _facts(vm: VmView) -> dict[str, str | datetime | None]:
+    gpus = ", ".join(str(gpu.get("name") or "GPU") for gpu in vm.gpus) or "none"
     return {
         "pool": f"{vm.pool} ({vm.provider})",
         "researcher": vm.email or "unclaimed",
         "health": (vm.health.capitalize() if vm.health else "not reported yet")
         + (f": {'; '.join(vm.reasons)}" if vm.reasons else ""),
-        "reason": vm.reason,
-        "beat": clock(vm.last_heartbeat_at),
-        "gpu": ", ".join(str(gpu.get("name") or "GPU") for gpu in vm.gpus) or "none",
+        "beat": vm.last_heartbeat_at,
+        "gpu": gpus if vm.last_heartbeat_at else None,
         "disk": f"{vm.disk_free_pct:.0f} %" if vm.disk_free_pct is not None else None,
         "agent": vm.agent_version,
         "boot": vm.boot_id,
-        "made": clock(vm.created_at),
+        "made": vm.created_at,
     }

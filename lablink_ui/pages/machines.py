@@ -13,22 +13,23 @@ from backend.services.actor import Actor
 from backend.services.claims import release_vms
 from backend.services.operations import request_destroy
 from backend.services.vms import request_reboot, request_repair
+from backend.states import VmStatus
 from lablink_ui.components import Ask, Column, Empty, LiveTable, Verb
 from lablink_ui.frame import admin_frame
 from lablink_ui.parts import link_button
 from lablink_ui.rows import VM_FILTERS, vm_row
-from lablink_ui.visits import Visit, attempt, find_visit, follow, to_login
-from lablink_ui.words import count
+from lablink_ui.visits import Visit, attempt, find_visit, to_login
+from lablink_ui.words import VM_WORDS, count
 
 COLUMNS = (
     Column("machine", "Machine", "link"),
     Column("state", "Status", "chip", wrap=True),
     Column("researcher", "Researcher", "person"),
-    Column("gpu", "GPU", "bar", wide=True),
-    Column("cpu", "CPU", "bar", wide=True),
-    Column("memory", "Memory", "bar", wide=True),
-    Column("beat", "Last heartbeat", "ago", wide=True),
-    Column("age", "Made", "ago", wide=True),
+    Column("gpu", "GPU", "bar", wide=1),
+    Column("cpu", "CPU", "bar", wide=2),
+    Column("memory", "Memory", "bar", wide=3),
+    Column("beat", "Last heartbeat", "ago", wide=1),
+    Column("age", "Made", "ago", wide=3),
 )
 VERBS = (
     Verb("release", "Release", danger=True),
@@ -50,6 +51,7 @@ async def machines(request: Request) -> Response | None:
     visit = await find_visit(request)
     if visit is None:
         return to_login(request)
+    filters, chosen = _filters(request.query_params.get("status", ""))
     with admin_frame("Machines", active="machines", user=visit.admin.name) as frame:
         with frame.buttons:
             link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
@@ -64,9 +66,10 @@ async def machines(request: Request) -> Response | None:
             empty=Empty(
                 "No machines yet", "Launch some: they appear here as they come up.", "Launch machines", "/admin/create"
             ),
-            filters=VM_FILTERS,
+            filters=filters,
             verbs=VERBS,
             armed="destroy" in request.query_params,
+            chosen=chosen,
             on_act=act,
             on_resync=lambda: start(visit.house.live.snapshot),
         )
@@ -83,7 +86,7 @@ async def machines(request: Request) -> Response | None:
             number = len(snapshot.vms)
             frame.subtitle.say(f"{count(number, 'machine')} in {count(len(snapshot.pools), 'pool')}, updated live")
 
-        await follow(visit.house, frame, start=start, on_changes=change)
+        await visit.follow(frame, start=start, on_changes=change)
     return None
 
 
@@ -91,6 +94,14 @@ async def machines(request: Request) -> Response | None:
 async def destroy(request: Request) -> Response:
     """The table of machines with destroy ready."""
     return RedirectResponse("/admin/instances?destroy=1", status_code=303)
+
+
+def _filters(asked: str) -> tuple[tuple[tuple[str, str], ...], str]:
+    """The filters of the table, and the one that the address asks for: one of them, or a status of its own."""
+    known = {value for value, _ in VM_FILTERS}
+    if asked in known or asked not in set(VmStatus):
+        return VM_FILTERS, asked if asked in known else ""
+    return (*VM_FILTERS, (asked, VM_WORDS[VmStatus(asked)][0])), asked
 
 
 async def act_on(visit: Visit, ask: Ask, verb: str, hostnames: list[str]) -> bool:

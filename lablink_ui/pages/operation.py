@@ -10,18 +10,18 @@ from backend.errors import NotFound
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.operations import get_operation, list_operation_log, request_cancel
 from backend.services.views import OperationView
-from backend.states import OPEN_OPERATION
-from lablink_ui.components import Column, Empty, LiveTable, LogView
+from backend.states import OPEN_OPERATION, OperationStatus
+from lablink_ui.components import Column, Empty, LiveTable, LogView, Moment
 from lablink_ui.frame import admin_frame
 from lablink_ui.parts import Chip, button, link_button, tag, text
-from lablink_ui.rows import log_line, progress_row
-from lablink_ui.visits import Reader, Visit, attempt, find_visit, follow, to_login
-from lablink_ui.words import KIND_WORDS, OPERATION_WORDS, count, person
+from lablink_ui.rows import count_done, log_line, percent_done, progress_row
+from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
+from lablink_ui.words import KIND_WORDS, OPERATION_WORDS, count, person, sentence
 
 COLUMNS = (
     Column("machine", "Machine", "link"),
     Column("state", "Progress", "chip", wrap=True),
-    Column("took", "Time", wide=True),
+    Column("took", "Time", wide=1),
 )
 BIGGEST_ID = 2**63 - 1
 
@@ -39,7 +39,7 @@ async def operation(request: Request, number: str) -> Response | None:
             "No such operation", active="operations", user=visit.admin.name, subtitle=exc.message
         ) as frame:
             link_button("All operations", "/admin/operations", classes="primary")
-            await follow(visit.house, frame, start=lambda _: None, on_changes=lambda *_: None)
+            await visit.follow(frame, start=lambda _: None, on_changes=lambda *_: None)
         return None
     await _draw(visit, found)
     return None
@@ -57,8 +57,8 @@ async def _draw(visit: Visit, found: OperationView) -> None:
     with admin_frame(title, active="operations", user=visit.admin.name) as frame:
 
         async def cancel() -> None:
-            words = "Terraform stops after what it is at. What was made by then is kept."
-            if await frame.ask.ask("Cancel this operation?", words, verb="Cancel it"):
+            words = "Terraform finishes what it is at and stops. What was made by then is kept."
+            if await frame.ask.ask("Cancel this operation?", words, verb="Cancel operation"):
                 await attempt(do_cancel)
 
         async def do_cancel() -> str:
@@ -67,13 +67,18 @@ async def _draw(visit: Visit, found: OperationView) -> None:
 
         with frame.buttons:
             stop = button("Cancel operation", cancel, classes="danger", testid="operation-cancel")
-        with tag("div", "row"):
+        with tag("div", "row", role="status"):
             chip = Chip("operation-status")
-            reason = text("span", "", "sub")
-        with tag(
-            "div", "progress", role="progressbar", aria_label="Machines done", aria_valuemin=0, aria_valuemax=100
-        ) as bar:
-            fill = tag("span")
+            reason = text("span", "", "sub said")
+        with tag("div", "stack tight"):
+            with tag(
+                "div", "progress", role="progressbar", aria_label="Machines done", aria_valuemin=0, aria_valuemax=100
+            ) as bar:
+                fill = tag("span")
+            with tag("p", "sub apart"):
+                done = text("span")
+                with tag("span", "", "asked for "):
+                    Moment().show(found.created_at)
         log = LogView("Terraform log", testid="operation-log")
         table = LiveTable(
             "Progress with each machine",
@@ -85,14 +90,15 @@ async def _draw(visit: Visit, found: OperationView) -> None:
 
         def show(seen: OperationView) -> None:
             chip.show(seen.status, OPERATION_WORDS[seen.status])
-            asked = " · cancel asked for" if seen.cancel_requested_at and seen.status in OPEN_OPERATION else ""
-            reason.say((seen.reason or "") + asked)
+            is_stopping = seen.cancel_requested_at and seen.status in OPEN_OPERATION
+            reason.say("Cancel was asked for." if is_stopping else sentence(seen.reason or ""))
             frame.subtitle.say(f"{seen.pool} · operation {seen.id} · asked for by {person(seen.requested_by)}")
             stop.set_visibility(seen.status in OPEN_OPERATION and seen.cancel_requested_at is None)
-            done = sum(each.state in {"done", "failed"} for each in seen.progress)
-            percent = round(100 * done / len(seen.progress)) if seen.progress else 100
+            percent = percent_done(seen)
+            done.say(f"{count_done(seen)} of {count(len(seen.progress), 'machine')} done")
             fill.style(f"width: {percent}%")
             bar.props["aria-valuenow"] = percent
+            bar.classes(**{"add" if seen.status is OperationStatus.FAILED else "remove": "bad"})
             bar.update()
             table.reset([progress_row(index, each) for index, each in enumerate(seen.progress)])
 
@@ -116,4 +122,4 @@ async def _draw(visit: Visit, found: OperationView) -> None:
             if found.id in changes.logged_operations:
                 reader.ask()
 
-        await follow(house, frame, start=start, on_changes=change)
+        await visit.follow(frame, start=start, on_changes=change)

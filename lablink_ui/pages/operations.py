@@ -11,16 +11,16 @@ from lablink_ui.components import Column, Empty, LiveTable
 from lablink_ui.frame import admin_frame
 from lablink_ui.parts import link_button
 from lablink_ui.rows import operation_row
-from lablink_ui.visits import find_visit, follow, to_login
+from lablink_ui.visits import find_visit, to_login
 from lablink_ui.words import OPERATION_WORDS
 
 COLUMNS = (
     Column("what", "Operation", "link"),
     Column("state", "Status", "chip", wrap=True),
-    Column("progress", "Done", "bar", wide=True),
-    Column("by", "Asked for by", wide=True),
-    Column("at", "When", "ago"),
-    Column("took", "Took", wide=True),
+    Column("progress", "Machines done", "progress", phone="note"),
+    Column("by", "Asked for by", wide=1),
+    Column("at", "When", "ago", phone="rest"),
+    Column("took", "Took", wide=1),
 )
 FILTERS = (("", "All"), *((str(status), words[0]) for status, words in OPERATION_WORDS.items()))
 
@@ -38,7 +38,12 @@ async def operations(request: Request) -> Response | None:
         table = LiveTable(
             "Operations",
             COLUMNS,
-            empty=Empty("No operations yet", "Launch machines to see one.", "Launch machines", "/admin/create"),
+            empty=Empty(
+                "No operations yet",
+                "Every launch and every destroy stands here, with its Terraform log.",
+                "Launch machines",
+                "/admin/create",
+            ),
             filters=FILTERS,
             descending=True,
             on_resync=lambda: start(visit.house.live.snapshot),
@@ -50,5 +55,5 @@ async def operations(request: Request) -> Response | None:
         def change(_: Snapshot, changes: ChangeSet) -> None:
             table.patch([operation_row(each) for each in changes.operations.upserts], changes.operations.removals)
 
-        await follow(visit.house, frame, start=start, on_changes=change)
+        await visit.follow(frame, start=start, on_changes=change)
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fastapi import Request
 from fastapi.responses import Response
 from nicegui import ui
@@ -9,13 +11,13 @@ from nicegui.element import Element
 
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.costs import get_costs
-from backend.states import GONE_VM, OperationStatus, VmStatus
+from backend.states import GONE_VM, OPEN_OPERATION, VmStatus
 from lablink_ui.components import Column, Empty, LiveTable
 from lablink_ui.frame import admin_frame
 from lablink_ui.parts import Text, link_button, tag, text
-from lablink_ui.rows import TROUBLE, condition_notes, operation_row, pool_row
-from lablink_ui.visits import Reader, find_visit, follow, to_login
-from lablink_ui.words import VM_WORDS, count, money
+from lablink_ui.rows import TROUBLE, condition_notes, count_done, pool_row, trouble_reason
+from lablink_ui.visits import Reader, find_visit, to_login
+from lablink_ui.words import KIND_WORDS, OPERATION_WORDS, VM_WORDS, count, money, people, sentence
 
 MAX_SHOWN = 8
 POOL_COLUMNS = (
@@ -23,10 +25,21 @@ POOL_COLUMNS = (
     Column("state", "State", "chip"),
     Column("machines", "Machines"),
     Column("free", "Available"),
-    Column("used", "In use", wide=True),
+    Column("used", "In use", wide=1),
     Column("line", "In line"),
-    Column("price", "Price per machine", wide=True),
+    Column("price", "Price per machine", wide=1),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a list: its state as a chip, what it is about as a link, and what to know about it."""
+
+    tone: str
+    state: str
+    href: str
+    name: str
+    detail: str
 
 
 @ui.page("/admin")
@@ -58,7 +71,9 @@ async def overview(request: Request) -> Response | None:
 
         async def read_costs() -> None:
             costs = await get_costs(house.db)
-            frame.subtitle.say(f"{money(costs.per_hour)} per hour now · {money(costs.today)} today (UTC)")
+            has_price = any(pool.price_per_hour for pool in house.live.snapshot.pools.values())
+            said = f"{money(costs.per_hour)} per hour now · {money(costs.today)} today (UTC)"
+            frame.subtitle.say(said if has_price or costs.today else "No pool has a price, so no costs are counted")
 
         reader = Reader(read_costs)
         shown: dict[Element, object] = {}
@@ -69,12 +84,12 @@ async def overview(request: Request) -> Response | None:
                 number.say(str(found))
                 number.classes(**{"remove" if found else "add": "zero"})
             pools.reset([pool_row(pool, snapshot) for pool in snapshot.pools.values()])
-            _fill(shown, attention, _list_attention(snapshot), "All machines are well.")
-            _fill(shown, running, _list_running(snapshot), "No operation is running.")
+            _fill(shown, attention, _list_attention(snapshot), _all_well(snapshot), "/admin/instances?status=trouble")
+            _fill(shown, running, _list_running(snapshot), "No operation is running.", "/admin/operations")
             if changes is None or changes.vms:
                 reader.ask()
 
-        await follow(house, frame, start=show, on_changes=show)
+        await visit.follow(frame, start=show, on_changes=show)
     return None
 
 
@@ -84,76 +99,60 @@ def _draw_tiles() -> dict[VmStatus, Text]:
         for status in VmStatus:
             if status in GONE_VM:
                 continue
-            with tag("a", "card tile" + (" bad" if status in TROUBLE else ""), href="/admin/instances"):
+            tone = " bad" if status in TROUBLE else ""
+            with tag("a", "card tile" + tone, href=f"/admin/instances?status={status}"):
                 tag("span", "label", VM_WORDS[status][0])
                 tiles[status] = text("span", "–", "number", data_testid=f"count-{status}")
     return tiles
 
 
-def _list_attention(snapshot: Snapshot) -> list[tuple[str, str, str, str]]:
-    """(tone, words, link, detail) of everything somebody should look at."""
-    found = []
+def _all_well(snapshot: Snapshot) -> str:
+    if snapshot.vms:
+        return "Nothing does: all machines are well."
+    return "Nothing yet: there are no machines. Launch some, and they appear here as they come up."
+
+
+def _list_attention(snapshot: Snapshot) -> list[_Line]:
+    """Everything somebody should look at; what is worst comes first."""
+    lines = []
     for vm in sorted(snapshot.vms.values(), key=lambda vm: vm.hostname):
-        notes = condition_notes(vm)
+        href, notes = f"/admin/instances/{vm.hostname}", condition_notes(vm)
         if vm.status in TROUBLE:
-            found.append(
-                (
-                    "bad",
-                    VM_WORDS[vm.status][0],
-                    f"/admin/instances/{vm.hostname}",
-                    f"{vm.hostname}: {vm.reason or 'no reason given'}",
-                )
-            )
+            lines.append(_Line("bad", VM_WORDS[vm.status][0], href, vm.hostname, trouble_reason(vm) or ""))
         elif notes:
-            found.append(
-                (
-                    notes[0]["tone"],
-                    notes[0]["text"],
-                    f"/admin/instances/{vm.hostname}",
-                    f"{vm.hostname}: {notes[0]['title']}",
-                )
-            )
-    if snapshot.positions:
-        found.append(
-            (
-                "busy",
-                "Line",
-                "/admin/create",
-                f"{count(len(snapshot.positions), 'person')} in line: launch more machines".replace(
-                    "persons", "people"
-                ),
-            )
-        )
-    return found
+            lines.append(_Line(notes[0]["tone"], notes[0]["text"], href, vm.hostname, sentence(notes[0]["title"])))
+    for pool in sorted(snapshot.pools.values(), key=lambda pool: pool.name):
+        waiting = sum(snapshot.claims[claim_id].pool_id == pool.id for claim_id in snapshot.positions)
+        if waiting:
+            href = f"/admin/create?pool={pool.name}"
+            lines.append(_Line("busy", "In line", href, pool.name, f"{people(waiting)} in line: launch more machines."))
+    return sorted(lines, key=lambda line: line.tone != "bad")
 
 
-def _list_running(snapshot: Snapshot) -> list[tuple[str, str, str, str]]:
-    rows = []
+def _list_running(snapshot: Snapshot) -> list[_Line]:
+    lines = []
     for operation in sorted(snapshot.operations.values(), key=lambda each: -each.id):
-        if operation.status in {OperationStatus.QUEUED, OperationStatus.RUNNING}:
-            row = operation_row(operation)
-            rows.append(
-                (
-                    row["state"]["tone"],
-                    row["state"]["text"],
-                    f"/admin/operations/{operation.id}",
-                    f"{row['what']['text']} in {operation.pool}",
-                )
-            )
-    return rows
+        if operation.status in OPEN_OPERATION:
+            state, tone = OPERATION_WORDS[operation.status]
+            done = f"{count_done(operation)} of {count(len(operation.progress), 'machine')} done"
+            what = f"{KIND_WORDS[operation.kind]} in {operation.pool}"
+            lines.append(_Line(tone, state, f"/admin/operations/{operation.id}", what, done))
+    return lines
 
 
-def _fill(shown: dict[Element, object], box: Element, rows: list[tuple[str, str, str, str]], nothing: str) -> None:
-    if shown.get(box) == rows:
+def _fill(shown: dict[Element, object], box: Element, lines: list[_Line], nothing: str, all_at: str) -> None:
+    if shown.get(box) == (lines, nothing):
         return
-    shown[box] = rows
+    shown[box] = (lines, nothing)
     box.clear()
     with box:
-        if not rows:
+        if not lines:
             tag("p", "sub", nothing)
-        for tone, words, href, detail in rows[:MAX_SHOWN]:
+        for line in lines[:MAX_SHOWN]:
             with tag("div", "attention"):
-                tag("span", f"chip {tone}", words)
-                tag("a", "", detail, href=href)
-        if len(rows) > MAX_SHOWN:
-            tag("a", "attention", f"and {len(rows) - MAX_SHOWN} more", href="/admin/instances")
+                tag("span", f"chip {line.tone}", line.state)
+                with tag("p", "lines"):
+                    tag("a", "", line.name, href=line.href)
+                    tag("span", "sub", line.detail, title=line.detail)
+        if len(lines) > MAX_SHOWN:
+            tag("a", "attention", f"and {len(lines) - MAX_SHOWN} more", href=all_at)

@@ -15,13 +15,13 @@ from backend.services.enrolments import create_enrolments
 from backend.services.pools import PoolSpec, create_pool, get_pool, set_pool_open, spec_of, update_pool
 from backend.services.views import PoolView
 from backend.states import PoolStatus, Role
-from lablink_ui.components import Empty, LiveTable
+from lablink_ui.components import CopyButton, Empty, LiveTable
 from lablink_ui.frame import Frame, admin_frame
 from lablink_ui.pages.overview import POOL_COLUMNS
 from lablink_ui.parts import Chip, Field, button, link_button, tag, text
 from lablink_ui.rows import pool_row
-from lablink_ui.visits import Visit, attempt, find_visit, follow, to_login
-from lablink_ui.words import POOL_WORDS
+from lablink_ui.visits import Visit, attempt, find_visit, to_login
+from lablink_ui.words import POOL_WORDS, count
 
 
 @ui.page("/admin/pools")
@@ -35,7 +35,7 @@ async def pools(request: Request) -> Response | None:
     with admin_frame("Pools", active="pools", user=visit.admin.name, subtitle=subtitle) as frame:
         empty = Empty("No pools", "Make the first below.")
         table = LiveTable("Pools", POOL_COLUMNS, empty=empty, searchable=False)
-        with tag("form", "card pad") as form:
+        with tag("form", "card pad narrow") as form:
             tag("h2", "", "New pool")
             name = Field(
                 "Name",
@@ -45,9 +45,7 @@ async def pools(request: Request) -> Response | None:
                 required=True,
             )
             fields = _Fields(house.pool_defaults, house)
-            tag("button", "button primary", "Make pool", type="submit", data_testid="pool-submit").style(
-                "align-self: flex-start"
-            )
+            tag("button", "button primary start", "Make pool", type="submit", data_testid="pool-submit")
 
         async def make() -> str:
             actor = await visit.actor(Role.ADMIN)
@@ -60,7 +58,7 @@ async def pools(request: Request) -> Response | None:
         def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
             table.reset([pool_row(pool, snapshot) for pool in snapshot.pools.values()])
 
-        await follow(house, frame, start=show, on_changes=show)
+        await visit.follow(frame, start=show, on_changes=show)
     return None
 
 
@@ -75,7 +73,7 @@ async def pool(request: Request, name: str) -> Response | None:
     except NotFound as exc:
         with admin_frame("No such pool", active="pools", user=visit.admin.name, subtitle=exc.message) as frame:
             link_button("All pools", "/admin/pools", classes="primary")
-            await follow(visit.house, frame, start=lambda _: None, on_changes=lambda *_: None)
+            await visit.follow(frame, start=lambda _: None, on_changes=lambda *_: None)
         return None
     with admin_frame(f"Pool {name}", active="pools", user=visit.admin.name) as frame:
         await _draw(visit, frame, found)
@@ -95,15 +93,15 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
             tag("h2", "", "Specification")
             fields = _Fields(spec_of(found), house)
             tag("span", "hint sub", "Machines that run already are not touched.")
-            tag("button", "button primary", "Save", type="submit", data_testid="pool-save").style(
-                "align-self: flex-start"
-            )
+            tag("button", "button primary start", "Save", type="submit", data_testid="pool-save")
         with tag("div", "stack"):
             with tag("section", "card pad", aria_label="For researchers"):
                 tag("h2", "", "For researchers")
                 tag("p", "sub", "Show this link in the room, or send it around:")
                 link = f"{house.settings.public_url}/join/{name}"
-                tag("a", "mono", link, href=f"/join/{name}")
+                with tag("div", "row"):
+                    tag("a", "mono", link, href=f"/join/{name}")
+                    CopyButton("Copy link", link)
             _draw_tokens(visit, name)
 
     async def save() -> str:
@@ -137,10 +135,11 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
             f"{row['machines']} machines · {row['free']} available · {row['used']} in use · {row['line']} in line"
         )
 
-    await follow(house, frame, start=show, on_changes=show)
+    await visit.follow(frame, start=show, on_changes=show)
 
 
 def _draw_tokens(visit: Visit, name: str) -> None:
+    server = visit.house.settings.public_url
     with tag("section", "card pad", aria_label="Your own machines"):
         tag("h2", "", "Your own machines")
         tag(
@@ -149,16 +148,22 @@ def _draw_tokens(visit: Visit, name: str) -> None:
             "A machine you have can join this pool: give its agent one of these tokens. Each works once, for a day.",
         )
         number = Field("Number of machines", name="tokens", kind="number", value="1", min=1, testid="enrolment-count")
-        shown = text("pre", "", "mono wrap", data_testid="enrolment-tokens")
-        shown.style("white-space: pre-wrap; overflow-wrap: anywhere; margin: 0")
+        button("Make tokens", lambda: attempt(make), testid="enrolment-submit", classes="start")
+        with tag("div", "stack") as made:
+            tag("p", "sub", "Shown this once: copy them now.")
+            shown = text("pre", "", "mono secret", data_testid="enrolment-tokens")
+            copy = CopyButton("Copy tokens")
+            tag("p", "sub", "On the machine, with the agent installed:")
+            tag("pre", "mono secret", f"LABLINK_ENROLMENT_TOKEN=… lablink agent --server {server}")
+        made.set_visibility(False)
 
         async def make() -> str:
             actor = await visit.actor(Role.ADMIN)
             tokens = await create_enrolments(visit.house.db, name, int(number.number()), actor=actor)
             shown.say("\n".join(tokens))
-            return "Shown this once: copy them now"
-
-        button("Make tokens", lambda: attempt(make), testid="enrolment-submit").style("align-self: flex-start")
+            copy.hold("\n".join(tokens))
+            made.set_visibility(True)
+            return f"{count(len(tokens), 'token')} made"
 
 
 class _Fields:
@@ -166,7 +171,7 @@ class _Fields:
 
     def __init__(self, spec: PoolSpec, house: House) -> None:
         providers = {name: name for name in house.providers}
-        with tag("div", "grid2").style("grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 14px"):
+        with tag("div", "fields"):
             self.provider = Field("Provider", name="provider", kind="select", value=spec.provider, options=providers)
             self.max = Field(
                 "Most machines", name="max", kind="number", value=str(spec.max), min=1, max=1000, testid="pool-max"

@@ -14,16 +14,17 @@ from lablink_ui.frame import Frame, public_frame
 from lablink_ui.pages.seat_cards import CARDS, SeatNow, SeatVisit
 from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
 from lablink_ui.visits import Reader, attempt, follow
-from lablink_ui.words import CLAIM_WORDS, clock
+from lablink_ui.words import CLAIM_WORDS, people, sentence
 
 _SENTENCES = {
     ClaimStatus.WAITING: "You are in line. Keep this page open or come back later: you are let in by itself.",
     ClaimStatus.PREPARING: "Your machine is being made ready. This takes a few seconds.",
     ClaimStatus.ACTIVE: "Your machine is ready. Close this page and come back any time: it stays yours.",
-    ClaimStatus.RELEASED: "You gave your seat back.",
+    ClaimStatus.RELEASED: "This seat was given back.",
     ClaimStatus.FAILED: "Your seat has ended.",
     ClaimStatus.EXPIRED: "Your seat has ended: its time is over.",
 }
+_GIVE_BACK = "Your session and everything in it is removed from the machine, and somebody else gets it."
 
 
 @ui.page("/seat")
@@ -45,15 +46,16 @@ async def seat(request: Request) -> None:
         cards = [draw(visit) for draw in CARDS]
 
         async def release() -> None:
-            words = "Your session and everything in it is removed from the machine, and somebody else gets it."
+            title, words = "Give back your seat?", _GIVE_BACK
+            verb = "Give it back"
             if claim_now().status is ClaimStatus.WAITING:
-                words = "You lose your place in line."
-            if await frame.ask.ask("Give back your seat?", words, verb="Give it back"):
+                title, words, verb = "Leave the line?", "You lose your place in it.", "Leave the line"
+            if await frame.ask.ask(title, words, verb=verb):
                 await attempt(do_release)
 
         async def do_release() -> str:
             await release_own_claim(house.db, claim.id, owner_hash=owner_hash, address=get_address(request))
-            return "You gave your seat back"
+            return _SENTENCES[ClaimStatus.RELEASED]
 
         async def read() -> None:
             nonlocal claim
@@ -88,14 +90,18 @@ class _SeatPage:
     def __init__(self, frame: Frame, claim: ClaimView) -> None:
         self._frame = frame
         with tag("div", "card pad"):
-            with tag("div", "row"):
+            with tag("div", "row", role="status"):
                 self._hostname = text("h2", "", data_testid="seat-hostname")
                 self._status = Chip("seat-status")
-            with tag("div", "stack") as self._line:
+            # Told whole at every change: a bare number says nothing to who cannot see the words beside it.
+            with tag("div", "stack", role="status", aria_atomic="true") as self._line:
                 tag("span", "sub", "Your place in line")
-                self._position = text("div", "", "position", data_testid="seat-position", aria_live="polite")
+                self._position = text("div", "", "position", data_testid="seat-position")
+                self._ahead = text("span", "", "sub")
             with tag("div", "stack") as self._machine:
-                self._facts = Facts({"pool": "Workshop", "email": "As", "health": "Machine", "beat": "Last heard of"})
+                self._facts = Facts(
+                    {"pool": "Workshop", "email": "As", "health": "Machine", "beat": "Last heard of"}, moments=("beat",)
+                )
                 self._connect = button(
                     "Connect",
                     classes="primary big",
@@ -111,7 +117,9 @@ class _SeatPage:
                 )
             self._reason = text("p", "", "sub")
             with tag("div", "row"):
-                self.give_back = button("Give it back", classes="danger", testid="seat-release")
+                self.give_back = button("", classes="danger", testid="seat-release")
+                with self.give_back:
+                    self._give_back_words = text("span", "Give it back")
                 self._again = link_button("Get another seat", f"/join/{claim.pool}", classes="primary")
 
     def show(self, claim: ClaimView, position: int | None, vm: VmView | None) -> None:
@@ -121,14 +129,21 @@ class _SeatPage:
         self._hostname.say(claim.hostname or claim.pool)
         self._status.show(claim.status, CLAIM_WORDS[claim.status])
         self._position.say(str(position) if position else "")
+        self._ahead.say(_ahead(position))
+        self._give_back_words.say("Leave the line" if is_waiting else "Give it back")
         self._line.set_visibility(is_waiting)
         self._machine.set_visibility(is_open and not is_waiting)
-        self._reason.say("" if is_open else (claim.reason or "").capitalize())
+        self._reason.say("" if is_open else sentence(claim.reason or ""))
         self.give_back.set_visibility(is_open)
         self._again.set_visibility(not is_open)
-        self._facts.show(
-            pool=claim.pool, email=claim.email, health=_health(vm), beat=clock(vm.last_heartbeat_at) if vm else None
-        )
+        beat = vm.last_heartbeat_at if vm else None
+        self._facts.show(pool=claim.pool, email=claim.email, health=_health(vm), beat=beat)
+
+
+def _ahead(position: int | None) -> str:
+    if position is None:
+        return ""
+    return "You are next." if position == 1 else f"{people(position - 1)} before you."
 
 
 def _health(vm: VmView | None) -> str | None:

@@ -22,6 +22,7 @@ _ERRORS = {
     "wrong_password": "The user name or the password is wrong.",
     "throttled": "Too many failed attempts from here. Wait a few minutes and try again.",
     "unavailable": "The database does not answer right now. Try again in a moment.",
+    "ended": "Your session has ended. Sign in again to go on.",
     "wrong_origin": "The form was not sent from this server's own page. Try again here.",
 }
 

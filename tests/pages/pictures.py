@@ -1,11 +1,13 @@
 """Pictures of every page in every state, to be looked at: ``python -m tests.pages.pictures [WORD …]``.
 
-They go to ``tests/artifacts/``, light and dark, wide and phone; words choose those whose name holds one of them.
+They go to ``tests/artifacts/``, light and dark, wide and phone; words choose those whose
+name holds one of them, such as ``seat-active`` or ``machines-phone-dark``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -174,40 +176,43 @@ async def main(words: Sequence[str]) -> None:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
         bare = await _database(url, "bare")
         async with _serve(bare) as server:
-            await _take(browser, server, _chosen(BARE, words), None)
+            await _take(browser, server, BARE, words)
             db = Database(bare)
             await set_pool_open(db, "default", is_open=False, actor=KIM)
             await db.close()
-            await _take(browser, server, _chosen(CLOSED, words), None)
+            await _take(browser, server, CLOSED, words)
         furnished = await _database(url, "furnished")
         world = await furnish(furnished)
         async with _serve(furnished) as server:
-            await _take(browser, server, _chosen(FURNISHED, words), world)
-            if chosen := _chosen(CROWDED, words):
-                await crowd(furnished)
-                await _take(browser, server, chosen, world)
+            await _take(browser, server, FURNISHED, words, world)
+            await crowd(furnished)
+            await _take(browser, server, CROWDED, words, world)
 
 
-def _chosen(pictures: Sequence[Picture], words: Sequence[str]) -> list[Picture]:
-    return [each for each in pictures if not words or any(word in each.name for word in words)]
+async def _take(
+    browser: Browser, server: Server, pictures: Sequence[Picture], words: Sequence[str], world: World | None = None
+) -> None:
+    for size, theme in itertools.product(SIZES, THEMES):
+        names = {each: f"{each.name}-{size}-{theme}" for each in pictures}
+        people: dict[str, Visitor] = {}
+        for picture, name in names.items():
+            if words and not any(word in name for word in words):
+                continue
+            whose = "admin" if picture.is_admin else picture.seat
+            if whose not in people:
+                people[whose] = await visit(browser, server, viewport=SIZES[size], color_scheme=theme)
+                await _become(people[whose], picture, world)
+            await _shoot(people[whose], picture, world, f"{name}.png")
+        for person in people.values():
+            await person.context.close()
 
 
-async def _take(browser: Browser, server: Server, pictures: Sequence[Picture], world: World | None) -> None:
-    for size, viewport in SIZES.items() if pictures else ():
-        for theme in THEMES:
-            people: dict[str, Visitor] = {}
-            for picture in pictures:
-                whose = "admin" if picture.is_admin else picture.seat
-                if whose not in people:
-                    people[whose] = await visit(browser, server, viewport=viewport, color_scheme=theme)
-                    if picture.is_admin:
-                        await people[whose].sign_in()
-                    elif picture.seat and world:
-                        cookie = {"name": "lablink-browser", "value": world.seats[picture.seat], "url": server.url}
-                        await people[whose].context.add_cookies([cookie])
-                await _shoot(people[whose], picture, world, f"{picture.name}-{size}-{theme}.png")
-            for person in people.values():
-                await person.context.close()
+async def _become(person: Visitor, picture: Picture, world: World | None) -> None:
+    if picture.is_admin:
+        await person.sign_in()
+    elif picture.seat and world:
+        cookie = {"name": "lablink-browser", "value": world.seats[picture.seat], "url": person.server.url}
+        await person.context.add_cookies([cookie])
 
 
 async def _shoot(person: Visitor, picture: Picture, world: World | None, name: str) -> None:
@@ -217,8 +222,7 @@ async def _shoot(person: Visitor, picture: Picture, world: World | None, name: s
     await page.wait_for_function("window.did_handshake || !document.querySelector('#app')")
     await expect(page.locator("[aria-busy=true]")).to_have_count(0)
     # What a page reads after its first picture: charts, logs, costs.
-    await page.wait_for_load_state("networkidle")
-    await page.wait_for_timeout(500)
+    await page.wait_for_timeout(300)
     if picture.act:
         await picture.act(page)
         await page.wait_for_timeout(300)
