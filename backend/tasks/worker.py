@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from procrastinate import App, PsycopgConnector
+from psycopg_pool import AsyncNullConnectionPool
 
 from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
@@ -22,6 +25,7 @@ from backend.tasks.owner import this_process
 from backend.tasks.supervisor import Supervisor
 
 HEARTBEAT_S, STALLED_S = 4, 15
+END_GRACE_S = 5
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +53,14 @@ def make_providers(settings: Settings) -> dict[str, Provider]:
 
 
 async def work_on_jobs(db: Database, worker: Worker, settings: Settings) -> None:
-    """Works on jobs until cancelled."""
-    app = App(connector=PsycopgConnector(conninfo=db.conninfo, min_size=1, max_size=4))
+    """Works on jobs until cancelled; what is being worked on then has a moment to end, and is broken off after it.
+
+    Raises when Postgres goes away, but lets jobs come to their end first: Terraform needs no database to go on.
+    """
+    await db.until_reachable()
+    jobs: set[asyncio.Task[Any]] = set()
+    # A connection each time: a pool's own pauses after an absence of Postgres would keep a finished job unfinished.
+    app = App(connector=PsycopgConnector(conninfo=db.conninfo, pool_factory=AsyncNullConnectionPool))
 
     @app.task(name=RUN_OPERATION)
     async def run_operation(operation_id: int) -> None:
@@ -60,15 +70,32 @@ async def work_on_jobs(db: Database, worker: Worker, settings: Settings) -> None
     async def run_power_action(vm_id: int, action: str) -> None:
         await _reboot(db, worker, vm_id)
 
+    async def note(do: Callable[[], Awaitable[object]], *_: object) -> object:
+        job = asyncio.current_task()
+        assert job is not None
+        jobs.add(job)
+        job.add_done_callback(jobs.discard)
+        return await do()
+
     async with app.open_async():
-        await app.run_worker_async(
-            concurrency=settings.jobs.concurrency,
-            install_signal_handlers=False,
-            delete_jobs="successful",
-            update_heartbeat_interval=HEARTBEAT_S,
-            stalled_worker_timeout=STALLED_S,
-            shutdown_graceful_timeout=5,
+        working = asyncio.ensure_future(
+            app.run_worker_async(
+                concurrency=settings.jobs.concurrency,
+                install_signal_handlers=False,
+                delete_jobs="successful",
+                update_heartbeat_interval=HEARTBEAT_S,
+                stalled_worker_timeout=STALLED_S,
+                worker_middleware=[note],
+            )
         )
+        try:
+            await asyncio.shield(working)
+        finally:
+            working.cancel()
+            await asyncio.wait({working}, timeout=END_GRACE_S)
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
 
 async def _reboot(db: Database, worker: Worker, vm_id: int) -> None:

@@ -81,12 +81,14 @@ class Server:
     async def ready(self, within_s: float = 60) -> None:
         """Waits until pages can be served."""
 
+        process = self.process
+        assert process is not None
+
         async def is_ready() -> bool:
-            assert self.process is not None
-            assert self.process.poll() is None, f"the server ended: {self.log.read_text()[-3000:]}"
-            return (await self.api.get("/readyz")).status_code == 200
+            return process.poll() is not None or (await self.api.get("/readyz")).status_code == 200
 
         await until(is_ready, within_s=within_s, what="the server is ready")
+        assert process.poll() is None, f"the server ended: {self.log.read_text()[-3000:]}"
 
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
