@@ -88,9 +88,10 @@ def _cells(figure: Figure) -> tuple[str, ...]:
 
 def _shown(value: float) -> str:
     """Three digits that count."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    for least, digits in ((100, 0), (10, 1), (0.1, 2)):
+        if value >= least:
+            return f"{value:,.{digits}f}"
+    return f"{value:.4f}"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
