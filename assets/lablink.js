@@ -41,6 +41,9 @@
       return done;
     },
   };
+  let isSigningOut = false;
+  addEventListener("submit", (event) => (isSigningOut = event.target.getAttribute("action") === "/logout"));
+  window.lablink.leave = (url) => isSigningOut || location.assign(url);
   let missed = 0;
   setInterval(() => {
     // NiceGUI keeps its socket here; one missed look may be a page that is still starting.

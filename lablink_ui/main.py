@@ -46,6 +46,8 @@ def make_app(house: House) -> FastAPI:
     add_assets(app)
     add_pages(app)
     add_refusals(app, nicegui_app)
+    # Its bar at the top shows no progress of ours, and screen readers find no name on it.
+    nicegui_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     # Within the compression that run_with puts around it.
     nicegui_app.add_middleware(ScriptNonces)
     # Last: what is registered after it would never be reached.

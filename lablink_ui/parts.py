@@ -8,6 +8,7 @@ from typing import Any
 
 from nicegui import ui
 from nicegui.element import Element
+from nicegui.events import GenericEventArguments
 
 from lablink_ui.components import Moment
 from lablink_ui.theme import icon
@@ -96,7 +97,7 @@ class Field:
         on_change: Callable[[], Any] | None = None,
         **attributes: Any,
     ) -> None:
-        self.value = value
+        self.value, self.name = value, name
         element = {"area": "textarea", "select": "select"}.get(kind, "input")
         with tag("div", "field"):
             tag("label", "", label, for_=name)
@@ -111,7 +112,8 @@ class Field:
                 **attributes,
             )
             if element == "input" and value:
-                self.input.props["value"] = value
+                # The attribute, not the property: a page that is drawn again must not undo what was typed.
+                self.input.props["^value"] = value
             with self.input:
                 for option, words in (options or {}).items():
                     tag("option", "", words, value=option, selected=option == value or None)
@@ -127,11 +129,6 @@ class Field:
 
     def _take(self, value: str, on_change: Callable[[], Any] | None) -> Any:
         self.value = value
-        # Not sent, but true if the element is ever drawn again: else that would undo what was typed.
-        if self.input.tag == "textarea":
-            self.input._text = value  # noqa: SLF001
-        elif self.input.tag == "input":
-            self.input.props["value"] = value
         return on_change() if on_change else None
 
     def number(self, default: float = 0) -> float:
@@ -140,6 +137,19 @@ class Field:
             return float(self.value)
         except ValueError:
             return default
+
+
+def on_submit(form: Element, fields: Collection[Field], action: Action) -> None:
+    """Acts on a form with what stands in it then: what was typed before the page came alive counts too."""
+
+    def take(event: GenericEventArguments) -> Any:
+        for field in fields:
+            field.value = str(event.args.get(field.name, field.value))
+        return action()
+
+    form.on(
+        "submit", take, js_handler="(e) => { e.preventDefault(); emit(Object.fromEntries(new FormData(e.target))); }"
+    )
 
 
 class Chip:

@@ -29,7 +29,7 @@ _PAGE = """<!doctype html>
 <html lang="en-US"{retry}><head><meta charset="utf-8"><title>{title} · LabLink</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="{favicon}"><link rel="stylesheet" href="{css}"><script src="{script}"></script></head>
-<body><div class="top"><a class="brand" href="/">{logo}<span>LabLink</span></a></div>
+<body><header class="top"><a class="brand" href="/">{logo}<span>LabLink</span></a></header>
 <main class="public"><div class="panel"><div class="hero"><h1>{title}</h1><p class="sub">{text}</p></div>
 <a class="button primary big" href="{href}">{action}</a></div></main></body></html>
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ class Visit:
 
     async def _leave_if_ended(self) -> None:
         if await find_session(self.house.db, self.secret) is None:
-            ui.navigate.to(f"/login?error=ended&next={_back_to(ui.context.client.request)}")
+            # By our own script: in the tab that is signing out right now its own way must not be cut off.
+            url = f"/login?error=ended&next={_back_to(ui.context.client.request)}"
+            ui.run_javascript(f"window.lablink.leave({json.dumps(url)})")
 
 
 async def find_visit(request: Request) -> Visit | None:

@@ -10,7 +10,7 @@ from nicegui import ui
 from backend.api.auth import get_house
 from backend.services.claims import list_claims
 from lablink_ui.frame import public_frame
-from lablink_ui.parts import Field, link_button, tag, text
+from lablink_ui.parts import Field, link_button, on_submit, tag, text
 from lablink_ui.visits import follow
 
 
@@ -60,5 +60,5 @@ async def home(request: Request) -> None:
             else:
                 ui.navigate.to(f"/join/{quote(wanted)}")
 
-        form.on("submit", lambda _: submit(), js_handler="(e) => { e.preventDefault(); emit(); }")
+        on_submit(form, [code], submit)
         await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)

@@ -13,7 +13,7 @@ from backend.services.operations import request_launch
 from backend.services.pools import list_pools
 from backend.states import PoolStatus
 from lablink_ui.frame import admin_frame
-from lablink_ui.parts import Facts, Field, link_button, tag, text
+from lablink_ui.parts import Facts, Field, link_button, on_submit, tag, text
 from lablink_ui.visits import Reader, find_visit, to_login
 from lablink_ui.words import count, money
 
@@ -89,7 +89,7 @@ async def launch(request: Request) -> Response | None:
                 )
                 error = text("div", "", "error", data_testid="launch-error", role="alert")
                 send = tag("button", "button primary big", "Launch", type="submit", data_testid="launch-submit")
-            form.on("submit", lambda _: submit(), js_handler="(e) => { e.preventDefault(); emit(); }")
+            on_submit(form, [pool, number], submit)
             with tag("section", "card pad", aria_label="What will happen"):
                 tag("h2", "", "What will happen")
                 facts = Facts(FACTS)

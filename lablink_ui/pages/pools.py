@@ -18,7 +18,7 @@ from backend.states import PoolStatus, Role
 from lablink_ui.components import CopyButton, Empty, LiveTable
 from lablink_ui.frame import Frame, admin_frame
 from lablink_ui.pages.overview import POOL_COLUMNS
-from lablink_ui.parts import Chip, Field, button, link_button, tag, text
+from lablink_ui.parts import Chip, Field, button, link_button, on_submit, tag, text
 from lablink_ui.rows import pool_row
 from lablink_ui.visits import Visit, attempt, find_visit, to_login
 from lablink_ui.words import POOL_WORDS, count
@@ -53,7 +53,7 @@ async def pools(request: Request) -> Response | None:
             ui.navigate.to(f"/admin/pools/{pool.name}")
             return f"Pool {pool.name} was made"
 
-        form.on("submit", lambda _: attempt(make), js_handler="(e) => { e.preventDefault(); emit(); }")
+        on_submit(form, [name, *fields.all], lambda: attempt(make))
 
         def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
             table.reset([pool_row(pool, snapshot) for pool in snapshot.pools.values()])
@@ -111,7 +111,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
         )
         return "Saved"
 
-    form.on("submit", lambda _: attempt(save), js_handler="(e) => { e.preventDefault(); emit(); }")
+    on_submit(form, fields.all, lambda: attempt(save))
 
     async def toggle() -> str:
         actor = await visit.actor(Role.ADMIN)
@@ -135,6 +135,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
             f"{row['machines']} machines · {row['free']} available · {row['used']} in use · {row['line']} in line"
         )
 
+    show(house.live.snapshot)
     await visit.follow(frame, start=show, on_changes=show)
 
 
@@ -215,6 +216,11 @@ class _Fields:
             hint="Run on each machine before it is ready",
             testid="pool-script",
         )
+
+    @property
+    def all(self) -> list[Field]:
+        """Every field."""
+        return [value for value in vars(self).values() if isinstance(value, Field)]
 
     def read(self, base: PoolSpec) -> PoolSpec:
         """What stands in the fields now.

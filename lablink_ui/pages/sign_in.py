@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qs, quote
 
 from fastapi import APIRouter, Request
@@ -18,6 +19,7 @@ from lablink_ui.visits import find_visit
 
 router = APIRouter(include_in_schema=False)
 MAX_PASSWORD = 1_000
+_CONSOLE = re.compile(r"/admin(?:[/?][\w./?&=%+~-]*)?", re.ASCII)
 _ERRORS = {
     "wrong_password": "The user name or the password is wrong.",
     "throttled": "Too many failed attempts from here. Wait a few minutes and try again.",
@@ -91,4 +93,4 @@ async def post_logout(request: Request) -> Response:
 
 def _safe(target: str) -> str:
     """Only paths of our own console: nobody is sent elsewhere by a link to the sign-in page."""
-    return target if target.startswith("/admin") and "\\" not in target and "//" not in target else "/admin"
+    return target if _CONSOLE.fullmatch(target) and "//" not in target else "/admin"

@@ -26,7 +26,7 @@ from backend.services.vms import get_vm, list_vms, record_silence
 from backend.states import Health, OperationStatus, Phase, ProgressState
 
 # For the server of such a world: nobody works on its jobs, and its machines are silent for a reason.
-SETTINGS = ("jobs.in_process=false", "agent.unreachable_after_s=3600", "live.backup_poll_s=1")
+SETTINGS = ("jobs.in_process=false", "agent.unreachable_after_s=3600", "live.backup_poll_s=300")
 KIM = Actor.admin("kim", "192.0.2.17")
 # The worker of another host: nobody here can know whether it lives.
 WORKER = "elsewhere:1:1"
@@ -140,6 +140,12 @@ async def claim(world: World, pool: str, email: str, *, seat: str = "") -> str:
     return secret
 
 
+async def release(world: World, pool: str, secret: str) -> None:
+    """Gives the seat (or the place in line) of this browser back."""
+    result = await request_claim(world.db, pool, "again@lab.org", owner_hash=hash_token(secret))
+    await release_own_claim(world.db, result.claim.id, owner_hash=hash_token(secret))
+
+
 async def obey(world: World, hostname: str, *, detail: str = "") -> None:
     """The machine's agent does all there is to do, or (with ``detail``) fails at it."""
     vm = await get_vm(world.db, hostname)
@@ -175,7 +181,7 @@ async def _genomics(world: World) -> None:
     others = [names[0], *names[2:]]
     await beat(db, others)
     for secret in leaving:
-        await _release(world, "genomics", secret)
+        await release(world, "genomics", secret)
     await obey(world, names[5], detail="umount: /home/researcher: target is busy")
     clock.back = timedelta(minutes=3)
     await beat(db, names[8:9], health=Health.UNHEALTHY, reasons=("the container lablink-desktop is exited (137)",))
@@ -231,7 +237,7 @@ async def _vision(world: World) -> None:
     lost = await launch(db, "vision", 2)
     await claim(world, "vision", "jo@lab.org", seat="failed")
     await claim(world, "vision", "kai@lab.org", seat="released")
-    await _release(world, "vision", world.seats["released"])
+    await release(world, "vision", world.seats["released"])
     for name in lost.hostnames:
         await obey(world, name)
     destroyed = (await request_destroy(db, lost.hostnames[:1], actor=KIM))[0]
@@ -267,11 +273,6 @@ async def _talk(db: Database, hostname: str) -> None:
     for minute in range(90, 0, -2):
         at = datetime.now(UTC) - timedelta(minutes=minute)
         await beat(db, [hostname], at=at, cpu_pct=20.0 + (minute * 7) % 55, memory_pct=30.0 + minute / 3)
-
-
-async def _release(world: World, pool: str, secret: str) -> None:
-    result = await request_claim(world.db, pool, "again@lab.org", owner_hash=hash_token(secret))
-    await release_own_claim(world.db, result.claim.id, owner_hash=hash_token(secret))
 
 
 async def _say(db: Database, operation_id: int, *messages: str) -> None:

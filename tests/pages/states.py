@@ -1,0 +1,175 @@
+"""Every page in every state it knows: what to open, as whom, and how to bring the page there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from playwright.async_api import Page, expect
+
+from tests.harness.pages import Visitor
+from tests.pages.worlds import World
+
+SIZES = {"wide": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
+THEMES = ("light", "dark")
+Act = Callable[[Page], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class State:
+    """One state of one page. ``seat`` names whose browser it is; ``act`` brings the page there.
+
+    A variant is made of the same parts as another state: it is looked at in pictures and left out of the tests.
+    """
+
+    name: str
+    path: str
+    seat: str = ""
+    is_admin: bool = True
+    act: Act | None = None
+    is_full: bool = False
+    is_variant: bool = False
+
+
+def public(name: str, path: str, *, seat: str = "", act: Act | None = None, is_variant: bool = False) -> State:
+    """A page that needs no sign-in."""
+    return State(name, path, seat, is_admin=False, act=act, is_variant=is_variant)
+
+
+async def select_three(page: Page) -> None:
+    for name in ("genomics-001", "genomics-011", "genomics-012"):
+        await page.get_by_test_id(f"vm-{name}").get_by_role("checkbox").check()
+
+
+async def ask_to_destroy(page: Page) -> None:
+    await select_three(page)
+    await page.get_by_test_id("vm-action-destroy").click()
+    await expect(page.get_by_test_id("confirm-submit")).to_be_visible()
+
+
+async def search_nothing(page: Page) -> None:
+    await page.get_by_role("searchbox").fill("no such machine")
+
+
+async def filter_trouble(page: Page) -> None:
+    await page.get_by_role("button", name="Trouble").click()
+
+
+async def lose_socket(page: Page) -> None:
+    await page.evaluate("window.socket.disconnect()")
+    await expect(page.locator(".banner.offline")).to_be_visible()
+
+
+async def pretend_stale(page: Page) -> None:
+    await page.evaluate("document.querySelector('.banner.stale').dataset.status = 'stale'")
+
+
+async def launch_too_many(page: Page) -> None:
+    await page.get_by_test_id("launch-count").fill("50")
+    await page.get_by_test_id("launch-submit").click()
+    await expect(page.get_by_test_id("launch-error")).not_to_be_empty()
+
+
+async def sign_in_wrongly(page: Page) -> None:
+    await page.get_by_test_id("login-password").fill("wrong")
+    await page.get_by_test_id("login-submit").click()
+    await page.wait_for_url("**error=**")
+
+
+async def claim_wrongly(page: Page) -> None:
+    await page.get_by_test_id("claim-email").fill("ada@lab.org")
+    await page.get_by_test_id("claim-submit").click()
+    await expect(page.get_by_test_id("claim-error")).not_to_be_empty()
+
+
+async def join_wrongly(page: Page) -> None:
+    await page.get_by_test_id("join-code").fill("nowhere")
+    await page.get_by_test_id("join-submit").click()
+    await expect(page.get_by_role("alert")).not_to_be_empty()
+
+
+async def make_tokens(page: Page) -> None:
+    await page.get_by_test_id("enrolment-count").fill("2")
+    await page.get_by_test_id("enrolment-submit").click()
+    await expect(page.get_by_test_id("enrolment-tokens")).not_to_be_empty()
+
+
+BARE = (
+    State("admin-empty", "/admin"),
+    State("machines-empty", "/admin/instances"),
+    State("operations-empty", "/admin/operations"),
+    State("events-few", "/admin/events", is_variant=True),
+    State("pools-one", "/admin/pools", is_variant=True),
+)
+CLOSED = (State("launch-no-pool", "/admin/create"),)
+FURNISHED = (
+    public("home", "/", is_variant=True),
+    public("home-wrong-code", "/", act=join_wrongly),
+    public("home-with-seat", "/", seat="active"),
+    public("join", "/join/genomics", is_variant=True),
+    public("join-line", "/join/default", is_variant=True),
+    public("join-taken", "/join/genomics", act=claim_wrongly),
+    public("join-unknown", "/join/unknown"),
+    public("join-closed", "/join/retired"),
+    public("seat-none", "/seat"),
+    public("seat-waiting", "/seat", seat="waiting"),
+    public("seat-preparing", "/seat", seat="preparing", is_variant=True),
+    public("seat-active", "/seat", seat="active"),
+    public("seat-released", "/seat", seat="released", is_variant=True),
+    public("seat-failed", "/seat", seat="failed"),
+    public("login", "/login", is_variant=True),
+    public("login-error", "/login", act=sign_in_wrongly),
+    public("not-found", "/nowhere"),
+    public("seat-link-spent", "/seat/open/spent", is_variant=True),
+    State("admin", "/admin"),
+    State("launch", "/admin/create?pool=genomics", is_variant=True),
+    State("launch-error", "/admin/create?pool=genomics", act=launch_too_many),
+    State("machines", "/admin/instances", is_variant=True),
+    State("machines-trouble", "/admin/instances", act=filter_trouble, is_variant=True),
+    State("machines-nothing-matches", "/admin/instances", act=search_nothing),
+    State("machines-selected", "/admin/instances", act=select_three),
+    State("machines-dialog", "/admin/instances", act=ask_to_destroy),
+    State("machines-offline", "/admin/instances", act=lose_socket),
+    State("machines-stale", "/admin/instances", act=pretend_stale, is_variant=True),
+    State("machine-fresh", "/admin/instances/genomics-013", is_full=True),
+    State("machine-in-use", "/admin/instances/genomics-001", is_full=True),
+    State("machine-long-email", "/admin/instances/genomics-004", is_variant=True),
+    State("machine-failed", "/admin/instances/vision-004", is_full=True),
+    State("machine-silent", "/admin/instances/genomics-002", is_variant=True),
+    State("machine-destroyed", "/admin/instances/vision-003", is_variant=True),
+    State("machine-unknown", "/admin/instances/nowhere"),
+    State("operations", "/admin/operations"),
+    *(State(f"operation-{state}", f"/admin/operations/{{{state}}}", is_full=True) for state in ("running", "failed")),
+    *(State(f"operation-{state}", f"/admin/operations/{{{state}}}", is_full=True, is_variant=True)
+      for state in ("queued", "succeeded", "cancelled")),
+    State("operation-unknown", "/admin/operations/4711", is_variant=True),
+    State("pools", "/admin/pools", is_full=True),
+    State("pool", "/admin/pools/genomics", act=make_tokens, is_full=True),
+    State("pool-closed", "/admin/pools/retired", is_variant=True),
+    State("pool-unknown", "/admin/pools/nowhere", is_variant=True),
+    State("events", "/admin/events"),
+)  # fmt: skip
+CROWDED = (
+    State("admin-crowded", "/admin"),
+    State("machines-crowded", "/admin/instances"),
+    State("events-many", "/admin/events"),
+    State("operation-crowded", "/admin/operations/9"),
+)
+
+
+async def become(person: Visitor, state: State, world: World | None) -> None:
+    """Signs in, or takes the seat, as the state asks."""
+    if state.is_admin:
+        await person.sign_in()
+    elif state.seat and world:
+        cookie = {"name": "lablink-browser", "value": world.seats[state.seat], "url": person.server.url}
+        await person.context.add_cookies([cookie])
+
+
+async def bring(page: Page, state: State, url: str, world: World | None) -> None:
+    """Opens the page, waits until it shows what it has to show, and does what the state asks."""
+    await page.goto(url + (state.path.format(**world.operations) if world else state.path))
+    await page.wait_for_function("window.did_handshake || !document.querySelector('#app')")
+    await expect(page.locator("[aria-busy=true]")).to_have_count(0)
+    if state.act:
+        await state.act(page)

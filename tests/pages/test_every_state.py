@@ -1,0 +1,90 @@
+"""Every page in every state: axe finds nothing, the console is silent, nothing comes from elsewhere or is cut off."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page
+
+from tests.harness.pages import Visitor, visit
+from tests.pages.states import BARE, FURNISHED, SIZES, THEMES, State, become, bring
+
+AXE = Axe().axe_script
+# Rows of one table are alike: the first ones speak for all. Light and dark differ in colours only.
+LOOK = """async (theme) => {
+  document.documentElement.dataset.theme = theme;
+  const found = await axe.run(
+    { include: [["html"]], exclude: [["table.live tbody tr:nth-child(n+16)"]] },
+    { resultTypes: ["violations"], ...(theme === "dark" ? { runOnly: ["cat.color"] } : {}) });
+  return found.violations.map((each) => `${each.id}: ${each.nodes.map((node) => node.html).slice(0, 3).join(" ")}`);
+}"""
+# What stands in the console although all is well: the browser notes answers of 4xx by itself.
+REFUSED = ("join-taken", "not-found", "seat-link-spent")
+
+
+def chosen(states: Sequence[State]) -> list[State]:
+    return [state for state in states if not state.is_variant]
+
+
+@pytest.fixture(scope="module")
+async def people(browser: Browser) -> AsyncIterator[dict[str, Visitor]]:
+    """One browser for everybody who looks at a state."""
+    found: dict[str, Visitor] = {}
+    yield found
+    for person in found.values():
+        await person.context.close()
+
+
+@pytest.mark.parametrize("state", chosen(FURNISHED), ids=lambda state: state.name)
+async def test_a_page_is_accessible_and_quiet_in_light_and_dark_on_wide_and_phone(
+    browser: Browser, furnished, people: dict[str, Visitor], state: State
+) -> None:
+    await look_at(browser, furnished, people, state)
+
+
+@pytest.mark.parametrize("state", chosen(BARE), ids=lambda state: state.name)
+async def test_an_empty_page_is_accessible_and_quiet_too(
+    browser: Browser, bare, people: dict[str, Visitor], state: State
+) -> None:
+    await look_at(browser, bare, people, state)
+
+
+async def look_at(browser: Browser, place, people: dict[str, Visitor], state: State) -> None:
+    whose = f"{place.server.port} {state.is_admin} {state.seat}"
+    if whose not in people:
+        people[whose] = await visit(browser, place.server, viewport=SIZES["wide"], reduced_motion="reduce")
+        await become(people[whose], state, place.world)
+    person = people[whose]
+    asked = listen(person.page)
+    await person.page.set_viewport_size(SIZES["wide"])
+    await bring(person.page, state, place.server.url, place.world)
+    found = await examine(person.page)
+    own = (place.server.url, place.server.url.replace("http", "ws", 1), "data:")
+    foreign = [url for url in asked if not url.startswith(own)]
+    errors = [said for said in person.errors if not (state.name in REFUSED and "status of 4" in said)]
+    person.errors.clear()
+    assert (found, errors, foreign) == ([], [], [])
+
+
+def listen(page: Page) -> list[str]:
+    """Every address that the page asks for from now on."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda socket: asked.append(socket.url))
+    return asked
+
+
+async def examine(page: Page) -> list[str]:
+    """What is wrong with the page, in each of its four looks."""
+    found = []
+    await page.evaluate(AXE)
+    for size, viewport in SIZES.items():
+        await page.set_viewport_size(viewport)
+        for theme in THEMES:
+            found += [f"{size} {theme}: {each}" for each in await page.evaluate(LOOK, theme)]
+        beyond = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if beyond > 0:
+            found.append(f"{size}: {beyond} px wider than the window")
+    return found
