@@ -6,6 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# What leaves an existing machine as it is; anything else, known to us or not, touches it.
+_HARMLESS = frozenset({"no-op", "read", "create"})
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -30,8 +33,7 @@ def check_plan(plan: Mapping[str, Any], *, destroying: Collection[str], living: 
         hostname, actions = change.get("index"), set(change["change"]["actions"])
         if not isinstance(hostname, str) or change.get("mode") != "managed" or hostname in destroying:
             continue
-        touches = actions & {"update", "delete"}
-        if touches and hostname in living:
+        if not actions <= _HARMLESS and hostname in living:
             refusals.append(f"it would {_verb(actions)} {hostname}, which is a living machine")
         elif "delete" in actions and "create" in actions:
             replaced.append(hostname)
@@ -41,4 +43,4 @@ def check_plan(plan: Mapping[str, Any], *, destroying: Collection[str], living: 
 def _verb(actions: Collection[str]) -> str:
     if "delete" in actions:
         return "replace" if "create" in actions else "delete"
-    return "change"
+    return "forget" if "forget" in actions else "change"

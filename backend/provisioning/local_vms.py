@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 
@@ -27,6 +28,24 @@ HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 STOP_GRACE_S = 5.0
 LOOK_S = 0.02
 MAX_LOG_BYTES = 1_000_000
+# Twenty Pythons that start at once on a laptop must not make the server's pages wait.
+NICENESS = 5
+REMOVED = ".removed"
+# In the environment of a VM's agent and so of what it starts: whatever bears it ends with the VM.
+MARK = "LABLINK_LOCAL_VM"
+_PASSED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "TMPDIR",
+    "PYTHONPATH",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +60,38 @@ class LocalVms:
         ``options`` are further variables of the agent's environment. What is given is kept for later power-ons.
         """
         directory = self._directory(hostname)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(directory):
-            _write(directory / "vm.json", {"server_url": server_url, "token": token, "options": options})
-            return self._ensure_running(hostname)
+        while True:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _locked(directory) as is_there:
+                # Else it was removed between the two: once more.
+                if is_there:
+                    _write(directory / "vm.json", {"server_url": server_url, "token": token, "options": options})
+                    return self._ensure_running(hostname)
 
     def power_on(self, hostname: str) -> int | None:
         """Starts the agent of a VM that exists (a new boot). None if there is no such VM here."""
         directory = self._directory(hostname)
-        if not (directory / "vm.json").exists():
-            return None
-        with _locked(directory):
-            return self._ensure_running(hostname)
+        with _locked(directory) as is_there:
+            return self._ensure_running(hostname) if is_there and (directory / "vm.json").exists() else None
 
     def power_off(self, hostname: str) -> None:
-        """Ends the agent; the VM's directory stays."""
-        directory = self._directory(hostname)
-        if directory.is_dir():
-            with _locked(directory):
-                self._end(hostname)
+        """Ends the agent and all that it started; the VM's directory stays."""
+        with _locked(self._directory(hostname)):
+            self._end(hostname)
 
     def stop(self, hostname: str) -> None:
-        """Removes the VM: its agent and its directory. What is not there is no error."""
+        """Removes the VM: all its processes and its directory. What is not there is no error."""
         directory = self._directory(hostname)
-        self._end(hostname)
-        shutil.rmtree(directory, ignore_errors=True)
-        # Once more: one that was just being started when the first look was taken.
-        self._end(hostname)
-        shutil.rmtree(directory, ignore_errors=True)
+        while True:
+            with _locked(directory) as is_there:
+                if is_there:
+                    self._end(hostname)
+                    self._remove(directory)
+                    return
+            if hostname not in self.list_running():
+                return
+            # Its directory was taken away by hand; what has none cannot be locked.
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def list_running(self) -> dict[str, int]:
         """The process id of every agent that runs under this root, by hostname."""
@@ -77,18 +100,25 @@ class LocalVms:
             home = _home_of(process.info["cmdline"] or [])
             if home is None or process.info["status"] == psutil.STATUS_ZOMBIE:
                 continue
-            if home.name == "home" and home.parent.parent == self.root:
+            if home.name == "home" and home.parent.parent == self.root and HOSTNAME.fullmatch(home.parent.name):
                 running[home.parent.name] = process.pid
         return running
 
     def list_existing(self) -> list[str]:
         """The hostnames of all VMs that have a directory here."""
-        return sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+        found = self.root.iterdir() if self.root.is_dir() else ()
+        return sorted(path.name for path in found if path.is_dir() and HOSTNAME.fullmatch(path.name))
 
     def _directory(self, hostname: str) -> Path:
         if not HOSTNAME.fullmatch(hostname):
             raise ValueError(f"not a hostname: {hostname!r}")
         return self.root / hostname
+
+    def _remove(self, directory: Path) -> None:
+        # Out of the way first, in one step: else a start in the middle would find half of it.
+        directory.rename(self.root / f".{directory.name}.{uuid.uuid4()}{REMOVED}")
+        for removed in self.root.glob(f".*{REMOVED}"):
+            shutil.rmtree(removed, ignore_errors=True)
 
     def _ensure_running(self, hostname: str) -> int:
         running = self.list_running().get(hostname)
@@ -103,22 +133,32 @@ class LocalVms:
             process = subprocess.Popen(
                 [sys.executable, "-m", "agent", "--hostname", hostname, "--home", str(directory / "home")],
                 cwd=directory,
-                env=_environment(kept),
+                env={**_environment(kept), MARK: str(directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
+        with contextlib.suppress(psutil.Error, OSError):
+            started = psutil.Process(process.pid)
+            started.nice(max(started.nice(), NICENESS))
+            # Not before it can be found: for the first moment of a program's life its command line is empty.
+            while process.poll() is None and _home_of(started.cmdline()) is None:
+                time.sleep(LOOK_S)
         return process.pid
 
     def _end(self, hostname: str) -> None:
         pid = self.list_running().get(hostname)
-        if pid is None:
-            return
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            process.terminate()
-            if not _has_ended(process):
+        if pid is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                process.terminate()
+                if not _has_ended(process):
+                    process.kill()
+                    _has_ended(process)
+        directory = self._directory(hostname)
+        for process in [each for each in psutil.process_iter() if _belongs(each, directory)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
                 _has_ended(process)
 
@@ -140,7 +180,7 @@ def main(verb: str) -> int:
 
 
 def _environment(kept: dict[str, object]) -> dict[str, str]:
-    environment = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "PYTHONPATH") if key in os.environ}
+    environment = {key: os.environ[key] for key in _PASSED if key in os.environ}
     options = kept.get("options")
     if isinstance(options, dict):
         environment.update({str(key): str(value) for key, value in options.items()})
@@ -167,12 +207,40 @@ def _home_of(cmdline: list[str]) -> Path | None:
     return Path(cmdline[cmdline.index("--home") + 1])
 
 
+def _belongs(process: psutil.Process, directory: Path) -> bool:
+    """Whether a process is part of the VM: marked as such, or at home in its directory (a researcher's session)."""
+    try:
+        environment = process.environ()
+    except (psutil.Error, OSError):
+        return False
+    return environment.get(MARK) == str(directory) or Path(environment.get("HOME", "/")).is_relative_to(directory)
+
+
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One at a time for each VM, across processes; the lock ends with whoever holds it."""
-    with (directory / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _locked(directory: Path) -> Iterator[bool]:
+    """One at a time for each VM, across processes; the lock ends with whoever holds it. False: there is no such VM."""
+    while (file := _open_lock(directory)) is not None:
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held it may have removed the VM meanwhile, and the file with it.
+            if _is_at(directory / "lock", file):
+                yield True
+                return
+    yield False
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _open_lock(directory: Path) -> TextIO | None:
+    try:
+        return (directory / "lock").open("w")
+    except FileNotFoundError:
+        return None
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,11 @@ import psutil
 
 LOOK_S = 0.05
 PID_FILE = "terraform.pid"
+# How long our own end waits for Terraform's: time to write its state, before what it made is looked for.
+FAREWELL_S = 10.0
+# Making machines can wait; pages that people look at cannot. (The program does it, since on Linux a niceness set from
+# outside reaches one thread alone, and Terraform has several at once.)
+POLITELY = ("nice", "-n", "5")
 
 
 async def run(
@@ -37,6 +43,7 @@ async def run(
     output = directory / "terraform.out"
     with output.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
+            *(POLITELY if shutil.which(POLITELY[0]) else ()),
             *argv,
             cwd=directory,
             env=dict(environment),
@@ -66,9 +73,9 @@ async def run(
         if stopping:
             stopping.cancel()
         if process.returncode is None:
-            # We are being stopped: let Terraform write its state, whoever comes next finds it by its pid file.
-            process.send_signal(signal.SIGINT)
-        else:
+            # We are being stopped. If it does not end in time, whoever comes next finds it by its pid file.
+            await _ask_to_end(process)
+        if process.returncode is not None:
             (directory / PID_FILE).unlink(missing_ok=True)
 
 
@@ -84,6 +91,13 @@ async def end_leftover(directory: Path, *, grace_s: float) -> bool:
             await _has_ended(process, 5)
     (directory / PID_FILE).unlink(missing_ok=True)
     return True
+
+
+async def _ask_to_end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError, TimeoutError):
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(FAREWELL_S):
+            await process.wait()
 
 
 async def _stop_when(cancel: asyncio.Event, process: asyncio.subprocess.Process, grace_s: float) -> None:

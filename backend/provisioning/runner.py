@@ -18,6 +18,7 @@ from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
 from backend.provisioning.process import end_leftover, run
 
 PLAN, TFVARS, STATE = "plan.out", "lablink.auto.tfvars.json", "terraform.tfstate"
+NO_STATE = "no.tfstate"
 KEPT_STATES = 5
 # What Terraform and its children may see of our environment: never TF_* of the caller, never our own secrets.
 _PASSED = (
@@ -104,10 +105,22 @@ class TerraformRunner:
         Raises:
             TerraformFailed: the state cannot be read.
         """
+        return {name: not resource.get("tainted", False) for name, resource in (await self._read_vms()).items()}
+
+    async def count_as_whole(self, hostname: str) -> None:
+        """Takes the taint from a half-made VM that has proved to be whole.
+
+        Raises:
+            TerraformFailed, TerraformCancelled
+        """
+        await self._run("untaint", (await self._read_vms())[hostname]["address"])
+
+    async def _read_vms(self) -> dict[str, dict[str, Any]]:
+        """The VM resources of the state, by hostname."""
         shown = await self._read_json("show")
         resources = shown.get("values", {}).get("root_module", {}).get("resources", [])
         return {
-            str(resource["index"]): not resource.get("tainted", False)
+            str(resource["index"]): resource
             for resource in resources
             if resource["name"] == VM_RESOURCE and resource["mode"] == "managed" and "index" in resource
         }
@@ -144,11 +157,15 @@ class TerraformRunner:
         code = await run(argv, directory=self.directory, environment=self._environment(), on_line=lines.append)
         if code != 0:
             raise TerraformFailed(f"terraform {command}: {' '.join(lines)[:500]}")
-        loaded = await asyncio.to_thread(json.loads, "\n".join(lines))
+        try:
+            loaded = await asyncio.to_thread(json.loads, "\n".join(lines))
+        except ValueError as exc:
+            raise TerraformFailed(f"terraform {command}: an answer that is not JSON") from exc
         return loaded if isinstance(loaded, dict) else {}
 
     def _argv(self, command: str, *arguments: str, **options: Any) -> list[str]:
-        terraform = Terraform(working_dir=str(self.directory), terraform_bin_path=str(self.binary))
+        # It would read the state, whole and each time, for a method that we do not use.
+        terraform = Terraform(state=str(self.directory / NO_STATE), terraform_bin_path=str(self.binary))
         argv: list[str] = terraform.generate_cmd_string(command, *arguments, **options)
         return argv
 

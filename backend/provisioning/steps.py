@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from backend.db.engine import Database
 from backend.errors import LabLinkError, Unavailable
@@ -18,11 +19,12 @@ from backend.provisioning.runner import TerraformCancelled, TerraformRunner
 from backend.services import runs
 from backend.services.actor import Actor
 from backend.services.enrolments import create_vm_enrolments
-from backend.services.runs import LeaseLost, LogLine, Progress, Run
+from backend.services.runs import LeaseLost, LogLine, Progress, Run, RunVm
 from backend.states import OperationKind, OperationStatus, ProgressState
 
 REPORT_S = 0.2
 LEASE_LOOK_S = 1.0
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +103,8 @@ class _Execution:
             return
         if outcome.reason and outcome.status is not OperationStatus.SUCCEEDED:
             self._say("error" if outcome.status is OperationStatus.FAILED else "warn", outcome.reason)
-        await self._until_stored(self._flush)
-        await self._until_stored(lambda: self._finish(outcome))
+        await self._until_answered(self._flush)
+        await self._until_answered(lambda: self._finish(outcome))
 
     async def _attempt(self) -> Outcome:
         try:
@@ -123,7 +125,8 @@ class _Execution:
 
     async def _apply(self, before: Mapping[str, bool]) -> None:
         run, is_launch = self._run, self._run.kind is OperationKind.LAUNCH
-        wanted = [vm for vm in run.vms if (vm.hostname in before and not vm.is_target) or (is_launch and vm.is_target)]
+        before = await self._recognise(before)
+        wanted = [vm for vm in run.vms if self._shall_exist(vm, before)]
         to_make = [vm.id for vm in wanted if not before.get(vm.hostname, False)]
         tokens = await create_vm_enrolments(self._db, to_make, actor=Actor.operation(run.operation_id))
         self._terraform.redact = tuple(tokens.values())
@@ -143,11 +146,31 @@ class _Execution:
                 await runs.take_in(self._db, run.operation_id, half_made)
         await self._terraform.apply(parallelism=parallelism)
 
+    def _shall_exist(self, vm: RunVm, before: Mapping[str, bool]) -> bool:
+        if vm.is_target:
+            return self._run.kind is OperationKind.LAUNCH
+        is_whole = before.get(vm.hostname)
+        if is_whole is None:
+            return False
+        # A launch makes half-made machines anew; a destroy clears them away, since nobody asked for them to be made.
+        return is_whole or vm.is_living or self._run.kind is OperationKind.LAUNCH
+
+    async def _recognise(self, state: Mapping[str, bool]) -> Mapping[str, bool]:
+        """Counts those VMs of a launch as whole that Terraform was kept from finishing but that have reported."""
+        half_made = {name for name, is_whole in state.items() if not is_whole} & self._run.targets
+        if self._run.kind is not OperationKind.LAUNCH or not half_made:
+            return state
+        living = half_made & await self._until_answered(lambda: runs.list_living(self._db, self._run.operation_id))
+        for name in sorted(living):
+            self._say("info", f"{name} has reported: it is made, though Terraform was kept from finishing it")
+            await self._terraform.count_as_whole(name)
+        return {**state, **dict.fromkeys(living, True)}
+
     async def _look(self, outcome: Outcome) -> Outcome:
         """Finds out what exists now; after a destroy, makes sure that nothing of the destroyed remains."""
         try:
             self._terraform.cancel = asyncio.Event()
-            state = await self._terraform.list_vms()
+            state = await self._recognise(await self._terraform.list_vms())
         except (LabLinkError, OSError, ValueError) as exc:
             logger.warning("the state of pool %s cannot be read: %s", self._run.pool.name, exc)
             return outcome
@@ -159,7 +182,7 @@ class _Execution:
         else:
             outcome.existing = whole
             # Nothing may linger of what does not count as made. What sent a heartbeat may be in use already.
-            await self._until_stored(lambda: self._remove_unmade(whole))
+            await self._until_answered(lambda: self._remove_unmade(whole))
         return outcome
 
     async def _remove_unmade(self, whole: frozenset[str]) -> None:
@@ -227,12 +250,10 @@ class _Execution:
                 # Terraform goes on without the database; the lease is renewed when it is back.
                 continue
 
-    async def _until_stored(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Tries until Postgres takes it: what Terraform did must be written down however long that takes."""
+    async def _until_answered(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Tries until Postgres answers: what Terraform did must be written down however long that takes."""
         while True:
             try:
-                await write()
+                return await ask()
             except Unavailable:
                 await asyncio.sleep(LEASE_LOOK_S)
-            else:
-                return

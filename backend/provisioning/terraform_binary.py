@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -52,13 +53,15 @@ def _ensure(home: Path, download: bool, releases: str, path: str | None) -> Path
     fetched = home / "terraform" / TERRAFORM_VERSION / "terraform"
     if fetched.exists():
         return fetched
+    lack = f"{installed} is not Terraform 1.9 or newer" if installed else "There is no Terraform on the PATH"
     if not download:
-        raise TerraformMissing(f"There is no Terraform on the PATH, and terraform.download is false. {_HINT}")
-    _fetch(fetched, releases)
+        raise TerraformMissing(f"{lack}, and terraform.download is false. {_HINT}")
+    _fetch(fetched, releases, lack)
     return fetched
 
 
 def _version(binary: Path) -> tuple[int, ...]:
+    """Major and minor, or zero for what is no working Terraform."""
     try:
         said = subprocess.run(
             [binary, "version", "-json"],
@@ -73,25 +76,29 @@ def _version(binary: Path) -> tuple[int, ...]:
         return (0,)
 
 
-def _fetch(target: Path, releases: str) -> None:
+def _fetch(target: Path, releases: str, lack: str) -> None:
     archive = f"terraform_{TERRAFORM_VERSION}_{_platform()}.zip"
     expected = CHECKSUMS.get(_platform())
     if expected is None:
-        raise TerraformMissing(f"There is no Terraform on the PATH, and none to fetch for {_platform()}. {_HINT}")
+        raise TerraformMissing(f"{lack}, and there is none to fetch for {_platform()}. {_HINT}")
     try:
         content = _get(f"{releases}/{TERRAFORM_VERSION}/{archive}")
     except requests.RequestException as exc:
-        raise TerraformMissing(
-            f"Terraform {TERRAFORM_VERSION} could not be fetched: {type(exc).__name__}. {_HINT}"
-        ) from exc
+        why = f"HTTP {exc.response.status_code}" if exc.response is not None else type(exc).__name__
+        raise TerraformMissing(f"{lack}, and {TERRAFORM_VERSION} could not be fetched: {why}. {_HINT}") from exc
     if hashlib.sha256(content).hexdigest() != expected:
         raise TerraformMissing(f"The fetched {archive} does not match its checksum; it was thrown away. {_HINT}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(f".{os.getpid()}")
-    with zipfile.ZipFile(io.BytesIO(content)) as zipped:
-        temporary.write_bytes(zipped.read("terraform"))
-    temporary.chmod(0o755)
-    temporary.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(io.BytesIO(content)) as zipped:
+            temporary.write_bytes(zipped.read("terraform"))
+        temporary.chmod(0o755)
+        temporary.replace(target)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise TerraformMissing(f"Terraform could not be written to {target}: {exc.strerror}. {_HINT}") from exc
 
 
 def _get(url: str) -> bytes:

@@ -88,13 +88,14 @@ class LocalProvider:
         return strangers
 
     async def _start(self, hostname: str) -> None:
-        # By a process of its own, so that the agent is nobody's child here and outlives this server.
+        # By a process of its own, so that the agent is nobody's child here and outlives this server. Our secrets stay.
+        passed = {key: value for key, value in os.environ.items() if not key.startswith("LABLINK_")}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "backend.provisioning.local_vms",
             "power-on",
-            env={**os.environ, **self._environment(), "LABLINK_VM": hostname},
+            env={**passed, **self._environment(), "LABLINK_VM": hostname},
             stdout=asyncio.subprocess.DEVNULL,
         )
         if await process.wait() != 0:
