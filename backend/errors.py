@@ -69,7 +69,8 @@ class SeatExists(Conflict):
 
     def __init__(self) -> None:
         super().__init__(
-            "This e-mail already has a seat in this pool. Use the browser you claimed it with, or ask an organiser."
+            "This e-mail already has a seat in this pool. Open it with your seat key or in the browser "
+            "you claimed it with, or ask an organiser."
         )
 
 

@@ -156,7 +156,8 @@ VM_MOVES: Mapping[VmStatus, frozenset[VmStatus]] = {
 CLAIM_MOVES: Mapping[ClaimStatus, frozenset[ClaimStatus]] = {
     _C.WAITING: frozenset({_C.PREPARING, _C.RELEASED, _C.FAILED, _C.EXPIRED}),
     _C.PREPARING: frozenset({_C.ACTIVE, _C.WAITING, _C.RELEASED, _C.FAILED, _C.EXPIRED}),
-    _C.ACTIVE: frozenset({_C.RELEASED, _C.FAILED, _C.EXPIRED}),
+    # Back to preparing: the seat moved to another machine.
+    _C.ACTIVE: frozenset({_C.PREPARING, _C.RELEASED, _C.FAILED, _C.EXPIRED}),
     _C.RELEASED: frozenset(),
     _C.FAILED: frozenset(),
     _C.EXPIRED: frozenset(),

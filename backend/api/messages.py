@@ -85,11 +85,18 @@ class LogsMessage(Message):
 
 
 class ClaimMessage(Message):
-    """`POST /api/request_vm`."""
+    """`POST /api/request_vm`. ``me`` is what a personal link carries; it says the e-mail, as a sign-in does."""
 
-    email: Name
+    email: Name | None = None
     pool: Name
     code: Annotated[Words, Field(max_length=128)] | None = None
+    me: Annotated[Words, Field(max_length=128)] | None = None
+
+
+class SeatKeyMessage(Message):
+    """`POST /api/seat/open`."""
+
+    seat_key: Annotated[Words, Field(min_length=1, max_length=128)]
 
 
 class CreateMessage(Message):

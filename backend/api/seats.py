@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from backend.api.auth import Address, TheHouse
 from backend.api.cookies import check_same_origin
 from backend.api.messages import ClaimMessage
+from backend.api.proofs import make_proof
 from backend.services.claims import ClaimResult, create_seat_link, get_position, open_seat_link, request_claim
 from backend.states import ClaimStatus
 
@@ -22,7 +23,10 @@ router = APIRouter(tags=["researcher"])
     responses={
         200: {"description": "this browser's own seat"},
         202: {"description": "in line"},
+        403: {"description": "what the pool asks for is missing or wrong; the code says what"},
+        404: {"description": "unknown_pool"},
         409: {"description": "seat_exists"},
+        429: {"description": "throttled: too many wrong guesses"},
     },
 )
 async def request_vm(
@@ -32,7 +36,10 @@ async def request_vm(
     address: Address,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> JSONResponse:
-    """Claims a seat, or a place in line. The same browser, or the same Idempotency-Key, gets what it has."""
+    """Claims a seat, or a place in line. The same browser, or the same Idempotency-Key, gets what it has.
+
+    ``seat_key`` is in the answer that made the claim, and never again.
+    """
     owner_hash: bytes | None = request.state.owner_hash
     if owner_hash is not None:
         check_same_origin(request)
@@ -44,6 +51,7 @@ async def request_vm(
         idempotency_key=idempotency_key,
         address=address,
         user_agent=request.headers.get("user-agent"),
+        proof=make_proof(request, house, code=body.code, link=body.me),
     )
     seat_url = f"{house.settings.public_url}/seat"
     if owner_hash is None:
@@ -62,9 +70,11 @@ async def open_seat(link: str, request: Request, house: TheHouse, address: Addre
 
 async def _answer(house: TheHouse, result: ClaimResult, seat_url: str) -> JSONResponse:
     claim = result.claim
+    content: dict[str, Any] = {"status": claim.status, "seat_url": seat_url}
+    if result.seat_key is not None:
+        content["seat_key"] = result.seat_key
     if claim.status is ClaimStatus.WAITING:
         position = await get_position(house.db, claim.id)
         if position is not None:
-            return JSONResponse({"status": claim.status, "position": position, "seat_url": seat_url}, status_code=202)
-    content = {"hostname": claim.hostname, "status": claim.status, "seat_url": seat_url}
-    return JSONResponse(content, status_code=201 if result.created else 200)
+            return JSONResponse({**content, "position": position}, status_code=202)
+    return JSONResponse({**content, "hostname": claim.hostname}, status_code=201 if result.created else 200)

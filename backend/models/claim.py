@@ -17,6 +17,7 @@ _HOLDING = text(f"status IN ({quoted(HOLDING_CLAIM)})")
 class Claim(Base):
     """A claim. The order of ``id`` is the order of the line.
 
+    ``person`` is who claimed where that was proven (``roster:<entry>``, ``oidc:<subject>``); the e-mail proves nothing.
     ``owner_hash`` is SHA-256 of the cookie of the browser that claimed; where else the seat is open stands in
     ``seat_browsers``. ``key_hash`` is SHA-256 of the seat key. ``crd_pin`` is sealed.
     """
@@ -28,6 +29,7 @@ class Claim(Base):
         Index("uq_claims_open_vm", "vm_id", unique=True, postgresql_where=_HOLDING),
         Index("uq_claims_open_email", "pool_id", text("lower(email)"), unique=True, postgresql_where=_OPEN),
         Index("uq_claims_open_owner", "pool_id", "owner_hash", unique=True, postgresql_where=_OPEN),
+        Index("uq_claims_open_person", "pool_id", "person", unique=True, postgresql_where=_OPEN),
         Index("uq_claims_idempotency", "pool_id", "idempotency_hash", unique=True, postgresql_where=_OPEN),
         Index("ix_claims_line", "pool_id", "id", postgresql_where=text("status = 'waiting'")),
         Index("ix_claims_owner_hash", "owner_hash"),
@@ -38,6 +40,7 @@ class Claim(Base):
     pool_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("pools.id"))
     vm_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("vms.id"))
     email: Mapped[str] = mapped_column(String(255))
+    person: Mapped[str | None] = mapped_column(Text)
     owner_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
     idempotency_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
     status: Mapped[Words]

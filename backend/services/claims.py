@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from sqlalchemy import func, select
@@ -12,88 +11,83 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
-from backend.errors import Conflict, InvalidInput, NotFound, SeatExists, Unauthenticated
+from backend.errors import Conflict, Forbidden, NotFound, SeatExists, Unauthenticated
 from backend.models import Claim, Pool, SeatLink, Vm
 from backend.services.actor import Actor
+from backend.services.admission import NO_PROOF, Admitted, Proof, admit
+from backend.services.codes import SEAT_KEY, new_code, show_code
+from backend.services.guesses import counting_guesses
+from backend.services.holders import Holder, lock_held
+from backend.services.join_codes import count_use
 from backend.services.moves import record_event
 from backend.services.pools import check_open, get_pool_row
-from backend.services.seat_browsers import add_browser, holds, is_open_in
+from backend.services.seat_browsers import add_browser, is_open_in
 from backend.services.sessions import find_free_vm, is_anyone_waiting, list_held, lock_claim, seat, serve_line, vacate
 from backend.services.tokens import hash_token, new_token
 from backend.services.views import ClaimView
 from backend.states import OPEN_CLAIM, ClaimStatus, CrdStatus, VmStatus
 
 SEAT_LINK_S = 24 * 3600
-# Deliberately loose (one @, no spaces, no control or markup characters): the e-mail is a label, never a proof.
-_EMAIL = re.compile(r"[^\s@<>\"'`\\,;\x00-\x1f\x7f]{1,64}@[^\s@<>\"'`\\,;\x00-\x1f\x7f]{1,189}")
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """A claim, and whether this very request made it."""
+    """A claim, and whether this very request made it. ``seat_key`` is known now and never again."""
 
     claim: ClaimView
     created: bool
-
-
-def check_email(email: str) -> str:
-    """The e-mail, trimmed.
-
-    Raises:
-        InvalidInput: it is not of the form name@place, or longer than 254 characters.
-    """
-    trimmed = email.strip()
-    if len(trimmed) > 254 or not _EMAIL.fullmatch(trimmed):
-        raise InvalidInput("Enter an e-mail address, such as ada@example.org.", code="invalid_email")
-    return trimmed
+    seat_key: str | None = None
 
 
 async def request_claim(
     db: Database,
     pool_name: str,
-    email: str,
+    email: str | None,
     *,
     owner_hash: bytes | None,
     idempotency_key: str | None = None,
     address: str | None = None,
     user_agent: str | None = None,
+    proof: Proof = NO_PROOF,
 ) -> ClaimResult:
     """Claims a seat, or a place in line. The same browser (or idempotency key) asking again gets what it has.
 
     Raises:
         InvalidInput: not an e-mail.
         NotFound, Conflict: no such pool, or it is closed.
-        SeatExists: the e-mail holds a seat in this pool that this browser does not own.
+        Forbidden: what the pool asks for is missing or wrong.
+        SeatExists: the e-mail holds a seat in this pool that whoever asks did not prove to be theirs.
+        Throttled: too many wrong guesses from this address.
     """
-    email = check_email(email)
-    actor = Actor.researcher(email, address)
-    key_hash = hash_token(idempotency_key) if idempotency_key else None
-    async with db.transaction() as session:
+    browser = _Browser(owner_hash, address, user_agent)
+    idempotency_hash = hash_token(idempotency_key) if idempotency_key else None
+    async with counting_guesses(db, address), db.transaction() as session:
         pool = await get_pool_row(session, pool_name)
         check_open(pool)
-        claim = await _insert_waiting(session, pool.id, email, owner_hash, key_hash, db)
+        mine = await _find_own(session, pool.id, email, owner_hash, idempotency_hash)
+        try:
+            admitted = Admitted("") if mine else await admit(session, db, pool, email, proof)
+        except Forbidden:
+            # The last use of a code may have been this very browser's other click, a moment ago.
+            mine = await _find_own(session, pool.id, email, owner_hash, idempotency_hash)
+            if mine is None:
+                raise
+        if mine is not None:
+            return ClaimResult(await view_claim(session, mine, pool), created=False)
+        key = new_code(SEAT_KEY)
+        claim = await _insert_waiting(session, db, pool.id, admitted, owner_hash, idempotency_hash, hash_token(key))
         if claim is None:
-            mine = await _find_own(session, pool.id, email, owner_hash, key_hash)
-            return ClaimResult(await _view(session, mine, pool), created=False)
-        if owner_hash is not None:
-            await add_browser(session, db, claim, owner_hash, address=address, user_agent=user_agent)
-        vm = None if await is_anyone_waiting(session, pool.id, claim.id) else await find_free_vm(session, pool.id)
-        if vm is not None:
-            seat(session, claim, vm, actor=actor, at=db.now())
-        else:
-            record_event(
-                session,
-                "claim.waiting",
-                f"{email} stands in line for {pool.name}",
-                actor=actor,
-                at=db.now(),
-                pool_id=pool.id,
-                claim_id=claim.id,
-            )
-        result = ClaimResult(await _view(session, claim, pool), created=True)
+            mine = await _find_own(session, pool.id, admitted.email, owner_hash, idempotency_hash)
+            if mine is None:
+                mine = await _open_for_person(session, db, pool, admitted, browser)
+            return ClaimResult(await view_claim(session, mine, pool), created=False)
+        is_seated = await _take_place(session, db, pool, claim, browser)
+        if admitted.code_id is not None:
+            await count_use(session, admitted.code_id)
+        result = ClaimResult(await view_claim(session, claim, pool), created=True, seat_key=show_code(key))
     # Looked at once more after the commit: a VM may have come free while this claim was not yet visible to its giver.
-    if vm is None and await serve_waiting(db, pool.id):
-        return ClaimResult(await get_claim(db, result.claim.id), created=True)
+    if not is_seated and await serve_waiting(db, pool.id):
+        return replace(result, claim=await get_claim(db, result.claim.id))
     return result
 
 
@@ -140,7 +134,7 @@ async def list_claims(
     if only_open:
         query = query.where(Claim.status.in_(OPEN_CLAIM))
     async with db.transaction() as session:
-        return [_view_of(*row) for row in (await session.execute(query))]
+        return [view_of_claim(*row) for row in (await session.execute(query))]
 
 
 async def get_position(db: Database, claim_id: int) -> int | None:
@@ -156,16 +150,22 @@ async def get_position(db: Database, claim_id: int) -> int | None:
         )
 
 
-async def release_own_claim(db: Database, claim_id: int, *, owner_hash: bytes, address: str | None = None) -> None:
+async def release_own_claim(
+    db: Database,
+    claim_id: int,
+    *,
+    owner_hash: bytes | None = None,
+    key_hash: bytes | None = None,
+    address: str | None = None,
+) -> None:
     """The researcher gives the seat (or the place in line) back. Ending what has ended changes nothing.
 
     Raises:
-        NotFound: this browser owns no such claim.
+        NotFound: neither this browser nor this key holds such a claim.
     """
+    holder = Holder(owner_hash, key_hash, address)
     async with db.transaction() as session:
-        claim = await lock_claim(session, claim_id)
-        if claim is None or not await holds(session, claim.id, owner_hash):
-            raise NotFound("This browser holds no such seat.")
+        claim = await lock_held(session, claim_id, holder)
         if claim.status in OPEN_CLAIM:
             actor = Actor.researcher(claim.email, address)
             await vacate(session, claim, ClaimStatus.RELEASED, actor=actor, at=db.now())
@@ -218,27 +218,63 @@ async def open_seat_link(
         claim = await session.get_one(Claim, link.claim_id, with_for_update=True)
         await add_browser(session, db, claim, owner_hash, address=address, user_agent=user_agent)
         link.used_at = db.now()
-        record_event(
-            session,
-            "claim.opened",
-            f"The seat of {claim.email} was opened by its link",
-            actor=Actor.researcher(claim.email, address),
-            at=db.now(),
-            pool_id=claim.pool_id,
-            vm_id=claim.vm_id,
-            claim_id=claim.id,
+        record_opened(session, db, claim, "by its link", address=address)
+        return await view_claim(session, claim, await session.get_one(Pool, claim.pool_id))
+
+
+def record_opened(session: AsyncSession, db: Database, claim: Claim, how: str, *, address: str | None) -> None:
+    """Writes down that a seat was opened in one more browser."""
+    record_event(
+        session,
+        "claim.opened",
+        f"The seat of {claim.email} was opened {how}",
+        actor=Actor.researcher(claim.email, address),
+        at=db.now(),
+        pool_id=claim.pool_id,
+        vm_id=claim.vm_id,
+        claim_id=claim.id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Browser:
+    owner_hash: bytes | None
+    address: str | None
+    user_agent: str | None
+
+
+async def _take_place(session: AsyncSession, db: Database, pool: Pool, claim: Claim, browser: _Browser) -> bool:
+    """Seats a fresh claim, or leaves it in line. Returns whether it was seated."""
+    actor = Actor.researcher(claim.email, browser.address)
+    if browser.owner_hash is not None:
+        await add_browser(
+            session, db, claim, browser.owner_hash, address=browser.address, user_agent=browser.user_agent
         )
-        return await _view(session, claim, await session.get_one(Pool, claim.pool_id))
+    vm = None if await is_anyone_waiting(session, pool.id, claim.id) else await find_free_vm(session, pool.id)
+    if vm is not None:
+        await seat(session, claim, vm, actor=actor, at=db.now())
+        return True
+    message = f"{claim.email} stands in line for {pool.name}"
+    record_event(session, "claim.waiting", message, actor=actor, at=db.now(), pool_id=pool.id, claim_id=claim.id)
+    return False
 
 
 async def _insert_waiting(
-    session: AsyncSession, pool_id: int, email: str, owner_hash: bytes | None, key_hash: bytes | None, db: Database
+    session: AsyncSession,
+    db: Database,
+    pool_id: int,
+    admitted: Admitted,
+    owner_hash: bytes | None,
+    idempotency_hash: bytes | None,
+    key_hash: bytes,
 ) -> Claim | None:
     row = insert(Claim).values(
         pool_id=pool_id,
-        email=email,
+        email=admitted.email,
+        person=admitted.person,
         owner_hash=owner_hash,
-        idempotency_hash=key_hash,
+        idempotency_hash=idempotency_hash,
+        key_hash=key_hash,
         status=ClaimStatus.WAITING,
         status_changed_at=db.now(),
         created_at=db.now(),
@@ -247,26 +283,46 @@ async def _insert_waiting(
 
 
 async def _find_own(
-    session: AsyncSession, pool_id: int, email: str, owner_hash: bytes | None, key_hash: bytes | None
-) -> Claim:
+    session: AsyncSession, pool_id: int, email: str | None, owner_hash: bytes | None, idempotency_hash: bytes | None
+) -> Claim | None:
     is_open = (Claim.pool_id == pool_id, Claim.status.in_(OPEN_CLAIM))
     if owner_hash is not None:
         mine = await session.scalar(select(Claim).where(*is_open, is_open_in(owner_hash)))
         if mine is not None:
             return mine
-    if key_hash is not None:
-        mine = await session.scalar(select(Claim).where(*is_open, Claim.idempotency_hash == key_hash))
-        if mine is not None and mine.email.lower() == email.lower():
+    if idempotency_hash is not None and email is not None:
+        mine = await session.scalar(select(Claim).where(*is_open, Claim.idempotency_hash == idempotency_hash))
+        if mine is not None and mine.email.lower() == email.strip().lower():
             return mine
-    raise SeatExists
+    return None
 
 
-async def _view(session: AsyncSession, claim: Claim, pool: Pool) -> ClaimView:
+async def _open_for_person(
+    session: AsyncSession, db: Database, pool: Pool, admitted: Admitted, browser: _Browser
+) -> Claim:
+    """The seat of a proven person, opened in one more browser; of an e-mail that proves nothing, a refusal."""
+    is_theirs = (Claim.pool_id == pool.id, Claim.status.in_(OPEN_CLAIM), Claim.person == admitted.person)
+    found = await session.scalar(select(Claim.id).where(*is_theirs)) if admitted.person else None
+    claim = await lock_claim(session, found) if found else None
+    if claim is None or claim.status not in OPEN_CLAIM:
+        raise SeatExists
+    if browser.owner_hash is not None:
+        await add_browser(
+            session, db, claim, browser.owner_hash, address=browser.address, user_agent=browser.user_agent
+        )
+    how = "personal link" if admitted.person and admitted.person.startswith("roster:") else "sign-in"
+    record_opened(session, db, claim, f"by their {how}", address=browser.address)
+    return claim
+
+
+async def view_claim(session: AsyncSession, claim: Claim, pool: Pool) -> ClaimView:
+    """The picture of a row within its transaction."""
     vm = await session.get(Vm, claim.vm_id) if claim.vm_id is not None else None
-    return _view_of(claim, pool.name, vm.hostname if vm else None)
+    return view_of_claim(claim, pool.name, vm.hostname if vm else None)
 
 
-def _view_of(claim: Claim, pool: str, hostname: str | None) -> ClaimView:
+def view_of_claim(claim: Claim, pool: str, hostname: str | None) -> ClaimView:
+    """The picture of a row, with the names of its pool and VM."""
     return ClaimView(
         id=claim.id,
         pool_id=claim.pool_id,

@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.errors import Conflict, InvalidInput, NotFound
-from backend.models import Pool
+from backend.models import Claim, Pool
 from backend.services.actor import Actor
 from backend.services.moves import record_event
 from backend.services.views import PoolView
-from backend.states import Access, PoolStatus
+from backend.states import HOLDING_CLAIM, Access, PoolStatus
 
 MAX_VMS = 1_000
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -78,6 +79,8 @@ async def update_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) 
         if spec.provider != pool.provider:
             raise InvalidInput(f"The provider of pool '{name}' is {pool.provider} and cannot change; make a new pool.")
         _check(spec)
+        if (pool.claim_duration_s, pool.idle_limit_s) != (spec.claim_duration_s, spec.idle_limit_s):
+            await _restart_times(session, pool.id, spec, db.now())
         _fill(pool, spec)
         pool.updated_at = db.now()
         record_event(session, "pool.updated", f"Pool {name} was edited", actor=actor, at=db.now(), pool_id=pool.id)
@@ -183,6 +186,16 @@ async def _insert(session: AsyncSession, name: str, spec: PoolSpec, db: Database
     if pool is not None:
         record_event(session, "pool.created", f"Pool {name} was made", actor=actor, at=at, pool_id=pool.id)
     return pool
+
+
+async def _restart_times(session: AsyncSession, pool_id: int, spec: PoolSpec, at: datetime) -> None:
+    """The time of seats that exist begins anew: nobody loses a seat by a rule that came later."""
+    ends_at = at + timedelta(seconds=spec.claim_duration_s) if spec.claim_duration_s is not None else None
+    await session.execute(
+        update(Claim)
+        .where(Claim.pool_id == pool_id, Claim.status.in_(HOLDING_CLAIM))
+        .values(ends_at=ends_at, last_active_at=at, warned_at=None)
+    )
 
 
 def _figures(spec: PoolSpec) -> dict[str, object]:

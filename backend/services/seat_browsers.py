@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import exists, select
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import exists, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +15,20 @@ from backend.db.engine import Database, violated_constraint
 from backend.errors import Conflict
 from backend.models import Claim, SeatBrowser
 from backend.states import OPEN_CLAIM
+
+SEEN_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserView:
+    """A browser in which a seat is open, as its owner sees it."""
+
+    id: int
+    address: str | None
+    user_agent: str | None
+    opened_at: datetime
+    last_seen_at: datetime
+    is_this: bool
 
 
 def is_open_in(owner_hash: bytes) -> ColumnElement[bool]:
@@ -27,6 +44,38 @@ async def holds(session: AsyncSession, claim_id: int, owner_hash: bytes) -> bool
         SeatBrowser.claim_id == claim_id, SeatBrowser.owner_hash == owner_hash, SeatBrowser.ended_at.is_(None)
     )
     return await session.scalar(query) is not None
+
+
+async def list_browsers(db: Database, claim_id: int, *, owner_hash: bytes | None) -> list[BrowserView]:
+    """Where a seat is open, the latest seen first. ``owner_hash`` says which of them is this one."""
+    query = (
+        select(SeatBrowser)
+        .where(SeatBrowser.claim_id == claim_id, SeatBrowser.ended_at.is_(None))
+        .order_by(SeatBrowser.last_seen_at.desc(), SeatBrowser.id)
+    )
+    async with db.transaction() as session:
+        return [
+            BrowserView(
+                row.id, row.address, row.user_agent, row.opened_at, row.last_seen_at, row.owner_hash == owner_hash
+            )
+            for row in await session.scalars(query)
+        ]
+
+
+async def record_seen(db: Database, claim_id: int, owner_hash: bytes) -> None:
+    """Notes that a seat's page is open in this browser; written once a minute."""
+    query = (
+        update(SeatBrowser)
+        .where(
+            SeatBrowser.claim_id == claim_id,
+            SeatBrowser.owner_hash == owner_hash,
+            SeatBrowser.ended_at.is_(None),
+            SeatBrowser.last_seen_at < db.now() - timedelta(seconds=SEEN_S),
+        )
+        .values(last_seen_at=db.now())
+    )
+    async with db.transaction() as session:
+        await session.execute(query)
 
 
 async def add_browser(

@@ -13,7 +13,7 @@ from sqlalchemy import exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from backend.models import Claim, Command, Vm
+from backend.models import Claim, Command, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.enrolments import revoke_agents
 from backend.services.moves import move_claim, move_vm, record_event
@@ -42,9 +42,12 @@ async def find_free_vm(session: AsyncSession, pool_id: int) -> Vm | None:
     )
 
 
-def seat(session: AsyncSession, claim: Claim, vm: Vm, *, actor: Actor, at: datetime) -> None:
-    """Gives a locked free VM to a locked waiting claim and tells the VM's agent."""
-    claim.vm_id = vm.id
+async def seat(session: AsyncSession, claim: Claim, vm: Vm, *, actor: Actor, at: datetime) -> None:
+    """Gives a locked free VM to a locked waiting claim and tells the VM's agent. The seat's time begins."""
+    pool = await session.get_one(Pool, claim.pool_id)
+    duration_s = pool.claim_duration_s
+    claim.vm_id, claim.last_active_at, claim.warned_at = vm.id, at, None
+    claim.ends_at = at + timedelta(seconds=duration_s) if duration_s is not None else None
     vm.email = claim.email
     move_vm(session, vm, VmStatus.IN_USE, actor=actor, at=at, claim_id=claim.id)
     move_claim(session, claim, ClaimStatus.PREPARING, actor=actor, at=at)
@@ -69,7 +72,7 @@ async def serve_line(session: AsyncSession, pool_id: int, *, at: datetime) -> in
         vm = await find_free_vm(session, pool_id)
         if vm is None:
             break
-        seat(session, claim, vm, actor=Actor.rule("line"), at=at)
+        await seat(session, claim, vm, actor=Actor.rule("line"), at=at)
         await session.flush()
         served += 1
     return served
@@ -107,15 +110,35 @@ async def vacate(
     move_claim(session, claim, to, actor=actor, at=at, reason=reason)
     if claim.vm_id is None:
         return
-    vm = await session.get_one(Vm, claim.vm_id, with_for_update=True)
+    await clear_machine(session, claim, claim.vm_id, actor=actor, at=at, why="the seat was given back")
+
+
+async def move_seat(session: AsyncSession, claim: Claim, vm: Vm, *, actor: Actor, at: datetime) -> None:
+    """Gives a locked free VM to a locked claim in place of the one it holds, which is cleaned."""
+    assert claim.vm_id is not None
+    await clear_machine(session, claim, claim.vm_id, actor=actor, at=at, why="the seat moved to another machine")
+    claim.vm_id = vm.id
+    claim.crd_status = claim.crd_detail = claim.crd_link = claim.crd_pin = None
+    vm.email = claim.email
+    move_vm(session, vm, VmStatus.IN_USE, actor=actor, at=at, claim_id=claim.id)
+    if claim.status != ClaimStatus.PREPARING:
+        move_claim(session, claim, ClaimStatus.PREPARING, actor=actor, at=at, reason=f"moved to {vm.hostname}")
+    session.add(_command(vm.id, claim.id, CommandKind.PREPARE_SESSION, at, PREPARE_DEADLINE_S))
+
+
+async def clear_machine(
+    session: AsyncSession, claim: Claim, vm_id: int, *, actor: Actor, at: datetime, why: str
+) -> None:
+    """Has the session of a claim removed from a VM; what else its agent had to do for that claim is over."""
+    vm = await session.get_one(Vm, vm_id, with_for_update=True)
     vm.email = vm.crd_command = None
     if vm.status != VmStatus.IN_USE:
         return
     move_vm(session, vm, VmStatus.CLEANING, actor=actor, at=at, claim_id=claim.id)
-    for command in await session.scalars(
-        select(Command).where(Command.claim_id == claim.id, Command.status.in_(OPEN_COMMAND)).with_for_update()
-    ):
-        command.status, command.finished_at, command.detail = CommandStatus.EXPIRED, at, "the seat was given back"
+    # Of this VM alone: after a move, another one may still be removing its part of the same claim.
+    own = (Command.claim_id == claim.id, Command.vm_id == vm.id, Command.status.in_(OPEN_COMMAND))
+    for command in await session.scalars(select(Command).where(*own).with_for_update()):
+        command.status, command.finished_at, command.detail = CommandStatus.EXPIRED, at, why
     session.add(_command(vm.id, claim.id, CommandKind.END_SESSION, at, END_DEADLINE_S))
 
 
@@ -159,6 +182,8 @@ async def list_unclean(session: AsyncSession, vm_ids: Collection[int]) -> frozen
     removed = select(ended.id).where(
         ended.vm_id == Command.vm_id,
         ended.claim_id == Command.claim_id,
+        # A seat may come back to a VM that it had left: what was removed then says nothing of now.
+        ended.id > Command.id,
         ended.kind == CommandKind.END_SESSION,
         ended.status == CommandStatus.SUCCEEDED,
     )
@@ -179,6 +204,7 @@ async def renew_end_session(session: AsyncSession, vm: Vm, *, at: datetime) -> N
     ended = select(Command.id).where(
         Command.vm_id == vm.id,
         Command.claim_id == prepared.claim_id,
+        Command.id > prepared.id,
         Command.kind == CommandKind.END_SESSION,
         Command.status.in_({CommandStatus.SUCCEEDED, *OPEN_COMMAND}),
     )
@@ -199,7 +225,7 @@ async def _conclude_prepare(
     vm.email = None
     move_vm(session, vm, VmStatus.FAILED, actor=actor, at=at, reason=why, claim_id=claim.id)
     move_claim(session, claim, ClaimStatus.WAITING, actor=actor, at=at, reason=f"{vm.hostname} {why}")
-    claim.vm_id = None
+    claim.vm_id = claim.ends_at = None
     await session.flush()
     await serve_line(session, vm.pool_id, at=at)
 

@@ -101,7 +101,7 @@ async def sign_in(
     # By address and not by name: else anybody could lock the admin out in the middle of a workshop.
     key = f"address:{address}"
     async with db.transaction() as session:
-        await _check_throttle(session, db, key, throttle)
+        await check_throttle(session, db, key, throttle)
         user = await session.scalar(select(User).where(User.name == name[:80], User.disabled_at.is_(None)))
     if not await asyncio.to_thread(_is_right, (user and user.password_hash) or _decoy, password) or user is None:
         await _record_failure(db, key, name, address)
@@ -166,12 +166,17 @@ async def authenticate_api_token(db: Database, token: str, *, throttle: Throttle
         found = await session.scalar(query)
         if found is not None:
             return AdminIdentity(f"token:{found.name}", Role(found.role), None)
-        await _check_throttle(session, db, key, throttle)
+        await check_throttle(session, db, key, throttle)
         session.add(LoginFailure(key=key, at=db.now()))
     raise Unauthenticated("This API token is unknown, expired or revoked.")
 
 
-async def _check_throttle(session: AsyncSession, db: Database, key: str, throttle: Throttle) -> None:
+async def check_throttle(session: AsyncSession, db: Database, key: str, throttle: Throttle) -> None:
+    """Refuses where a key has failed too often.
+
+    Raises:
+        Throttled: it has; says when to return.
+    """
     since = db.now() - timedelta(seconds=throttle.window_s)
     query = select(func.count(), func.min(LoginFailure.at)).where(LoginFailure.key == key, LoginFailure.at > since)
     failures, first_at = (await session.execute(query)).one()

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from backend.db.engine import Database
 from backend.db.notices import NoticeListener
+from backend.services.claim_times import keep_times
 from backend.services.claims import list_pools_waiting, serve_waiting
 from backend.services.commands import expire_commands
 from backend.services.refills import refill_pools
@@ -37,6 +38,7 @@ class Sweeps:
         supervisor.start_every("sweep: silence", 2, self.sweep_silence)
         supervisor.start_every("sweep: deadlines", 2, self.sweep_deadlines)
         supervisor.start_every("sweep: lines", 2, self.sweep_lines)
+        supervisor.start_every("sweep: seats", 2, self.sweep_seats)
         supervisor.start_every("sweep: runs", 2, self.sweep_runs)
         supervisor.start_every("sweep: refills", 5, self.sweep_refills)
         supervisor.start_every("sweep: retention", 3_600, self.sweep_retention)
@@ -56,6 +58,10 @@ class Sweeps:
         """Lets in whoever waits although a VM is free; normally nobody, since each giver serves the line itself."""
         for pool_id in await list_pools_waiting(self._db):
             await serve_waiting(self._db, pool_id)
+
+    async def sweep_seats(self) -> None:
+        """Warns whose seat ends soon, and ends what is over."""
+        await keep_times(self._db)
 
     async def sweep_runs(self) -> None:
         """Takes up the operations and jobs of workers that died."""

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from backend.db.engine import Database
 from backend.errors import Conflict, InvalidInput, NotFound, SeatExists, Unauthenticated
 from backend.services.claims import (
-    check_email,
     create_seat_link,
     get_claim,
     get_position,
@@ -19,6 +18,7 @@ from backend.services.claims import (
     release_vms,
     request_claim,
 )
+from backend.services.emails import check_email
 from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
 from backend.states import ClaimStatus
 from tests.services.worlds import ADMIN, make_machines, obey, status_of
