@@ -40,6 +40,32 @@
       area.remove();
       return done;
     },
+    // The key of a fresh claim waits here for the seat's page, in this tab alone; who takes it has taken it.
+    keepKey: (key) => key && sessionStorage.setItem("lablink-seat-key", key),
+    takeKey() {
+      const key = sessionStorage.getItem("lablink-seat-key") || "";
+      sessionStorage.removeItem("lablink-seat-key");
+      return key;
+    },
+  };
+  // By fetch and not by the socket: the browser's own cookie decides whose seat it is, in every tab. Returns what was
+  // answered, or null after the form has said why not.
+  const send = async (form, path, body) => {
+    const error = form.querySelector(".error"), button = form.querySelector("[type=submit]");
+    error.textContent = "";
+    button.disabled = true;
+    try {
+      const response = await fetch(path, {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+      });
+      const answer = await response.json();
+      if (response.ok) return answer;
+      error.textContent = answer.error.message;
+    } catch {
+      error.textContent = "The server does not answer. Check your connection and try again.";
+    }
+    button.disabled = false;
+    return null;
   };
   let isSigningOut = false;
   addEventListener("submit", (event) => (isSigningOut = event.target.getAttribute("action") === "/logout"));
@@ -51,23 +77,27 @@
     root.dataset.socket = missed > 3 ? "off" : "on";
   }, 500);
   window.lablinkClaim = async (form) => {
-    const error = form.querySelector("[data-testid=claim-error]");
-    const button = form.querySelector("[data-testid=claim-submit]");
-    const value = (name) => form.elements[name]?.value.trim() || null;
-    error.textContent = "";
-    button.disabled = true;
+    const body = { pool: form.dataset.pool };
+    for (const name of ["email", "code", "me"]) if (form.elements[name]?.value.trim()) body[name] = form.elements[name].value.trim();
+    const answer = await send(form, "/api/request_vm", body);
+    if (!answer) return;
+    window.lablink.keepKey(answer.seat_key);
+    location.assign("/seat");
+  };
+  window.lablinkOpenSeat = async (form, key) => {
+    if (await send(form, "/api/seat/open", { seat_key: key })) location.assign("/seat");
+  };
+  // A roster as it is pasted, or else the file; only read (save: false), or imported as well. Returns the answer.
+  window.lablinkRoster = async (form, save) => {
+    const [file] = form.elements.file.files, pasted = form.elements.people.value;
+    const body = pasted.trim() || !file ? pasted : file;
     try {
-      const body = { email: value("email") || "", pool: form.dataset.pool };
-      if (value("code")) body.code = value("code");
-      // By fetch and not by the socket: the browser's own cookie decides whose seat it is, in every tab.
-      const response = await fetch("/api/request_vm", {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+      const response = await fetch(`/api/admin/pools/${form.dataset.pool}/roster?save=${save}`, {
+        method: "POST", headers: { "Content-Type": "text/csv" }, body,
       });
-      if (response.ok) return location.assign("/seat");
-      error.textContent = (await response.json()).error.message;
+      return await response.json();
     } catch {
-      error.textContent = "The server does not answer. Check your connection and try again.";
+      return { error: { message: "The server does not answer. Check your connection and try again." } };
     }
-    button.disabled = false;
   };
 })();

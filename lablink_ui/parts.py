@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
@@ -130,6 +131,11 @@ class Field:
     def _take(self, value: str, on_change: Callable[[], Any] | None) -> Any:
         self.value = value
         return on_change() if on_change else None
+
+    def fill(self, value: str) -> None:
+        """Puts a value into a native input, in place of what is there."""
+        self.value = value
+        ui.run_javascript(f"getElement({self.input.id}).value = {json.dumps(value)}")
 
     def number(self, default: float = 0) -> float:
         """The value as a number; ``default`` where it is none."""

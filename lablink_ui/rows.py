@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from backend.live.changes import Snapshot
+from backend.services.rosters import RosterEntryView
 from backend.services.views import EventView, LogLineView, OperationView, PoolView, ProgressView, VmView
 from backend.states import Health, OperationStatus, ProgressState, VmStatus
 from lablink_ui.components import Row
@@ -184,6 +185,23 @@ def pool_row(pool: PoolView, snapshot: Snapshot) -> Row:
             "line": line,
             "price": pool.price_per_hour,
         },
+    )
+
+
+def roster_row(entry: RosterEntryView) -> Row:
+    """A person on a roster."""
+    return _row(
+        entry.id,
+        name=entry.email,
+        testid=f"roster-{entry.email}",
+        status="listed",
+        group="",
+        gist=f"{entry.label} {entry.version}",
+        words=f"{entry.email} {entry.label or ''}",
+        actions=["link", "reissue", "remove"],
+        email=entry.email,
+        label=entry.label,
+        sort={"email": entry.email.lower(), "label": entry.label},
     )
 
 

@@ -73,6 +73,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3_600} h {whole % 3_600 // 60} min"
 
 
+def span(seconds: float) -> str:
+    """A whole time as people say it: ``90 seconds``, ``45 minutes``, ``2 hours``, ``1 day``."""
+    for length, noun in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= length and seconds % length == 0:
+            return count(int(seconds // length), noun)
+    return count(int(seconds), "second") if seconds < 120 else count(round(seconds / 60), "minute")
+
+
 def person(actor: str) -> str:
     """``admin:kim`` as people say it: ``kim``; rules and agents keep their kind."""
     kind, _, name = actor.partition(":")

@@ -14,6 +14,7 @@ from lablink_ui.pages import (  # noqa: F401
     operation,
     operations,
     overview,
+    pool_screen,
     pools,
     seat,
     sign_in,

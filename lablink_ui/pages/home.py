@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import json
 
 from fastapi import Request
 from nicegui import ui
 
-from backend.api.auth import get_house
+from backend.api.auth import get_address, get_house
+from backend.errors import LabLinkError
 from backend.services.claims import list_claims
 from lablink_ui.frame import public_frame
+from lablink_ui.pages.entrances import find_entrance
 from lablink_ui.parts import Field, link_button, on_submit, tag, text
 from lablink_ui.visits import follow
 
@@ -20,19 +22,21 @@ async def home(request: Request) -> None:
     house = get_house(request)
     mine = await list_claims(house.db, owner_hash=request.state.owner_hash, only_open=True)
     with public_frame("Find your machine") as frame:
-        frame.subtitle.say("Welcome back." if mine else "Enter the code your organiser gave you.")
+        frame.subtitle.say(
+            "Welcome back." if mine else "Enter the code your organiser gave you, or the key of your seat."
+        )
         if mine:
             with tag("div", "card pad"):
                 tag("h2", "", "You have a seat")
                 tag("p", "sub", f"In {mine[0].pool}, as {mine[0].email}.")
                 link_button("Go to my seat", "/seat", classes="primary big")
-        with tag("form", "card pad") as form:
+        with tag("form", "card pad", name="entrance") as form:
             if mine:
                 tag("h2", "", "Join another workshop")
             code = Field(
-                "Join code",
+                "Join code or seat key",
                 name="code",
-                hint="No code? Ask your organiser for one, or for the link to your workshop.",
+                hint="No code? Ask your organiser. A seat key opens your seat in this browser.",
                 testid="join-code",
                 autocomplete="off",
                 autocapitalize="none",
@@ -51,14 +55,18 @@ async def home(request: Request) -> None:
             tag("span", "", "You run the workshop? ")
             tag("a", "", "Sign in as an organiser", href="/admin")
 
-        def submit() -> None:
-            wanted = code.value.strip().lower()
-            if not wanted:
-                error.say("Enter a join code.")
-            elif house.live.snapshot.find_pool(wanted) is None:
-                error.say("There is no such join code. Check it with your organiser.")
+        async def submit() -> None:
+            try:
+                target = await find_entrance(house, code.value, address=get_address(request))
+            except LabLinkError as exc:
+                error.say(exc.message)
+                return
+            error.say("")
+            if target is None:
+                # The browser itself asks: its cookie of this moment becomes the seat's.
+                ui.run_javascript(f"lablinkOpenSeat(document.forms.entrance, {json.dumps(code.value)})")
             else:
-                ui.navigate.to(f"/join/{quote(wanted)}")
+                ui.navigate.to(target)
 
         on_submit(form, [code], submit)
         await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)

@@ -11,9 +11,10 @@ from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.claims import list_claims
 from backend.services.views import PoolView
-from backend.states import PoolStatus, VmStatus
+from backend.states import Access, PoolStatus, VmStatus
 from lablink_ui.frame import public_frame
-from lablink_ui.parts import Field, link_button, tag, text
+from lablink_ui.pages.entrances import draw_fields, draw_sign_in, look_at
+from lablink_ui.parts import link_button, tag, text
 from lablink_ui.visits import follow
 from lablink_ui.words import count, people
 
@@ -29,20 +30,16 @@ async def join(request: Request, pool: str) -> Response | None:
     if found is None or found.status is PoolStatus.CLOSED:
         await _say_no(house, pool, found)
         return None
+    entrance = await look_at(request, house, found)
+    if entrance.refusal:
+        await _ask_for_proof(house, "You need your personal link", entrance.refusal)
+        return None
+    if entrance.access is Access.OIDC and entrance.email is None:
+        await _ask_for_proof(house, "Sign in first", f"{pool} is for members of your organisation.", sign_in=pool)
+        return None
     with public_frame("Get your machine") as frame:
         with tag("form", "card pad", data_pool=pool) as form:
-            Field(
-                "E-mail",
-                name="email",
-                kind="email",
-                testid="claim-email",
-                hint="Your organiser sees it beside your machine",
-                autocomplete="email",
-                required=True,
-                autofocus=True,
-            )
-            if request.query_params.get("code") is not None:
-                Field("Code", name="code", testid="claim-code", value=request.query_params["code"][:128])
+            draw_fields(entrance)
             text("div", "", "error", data_testid="claim-error", role="alert")
             tag("button", "button primary big", "Get my machine", type="submit", data_testid="claim-submit")
         form.on("submit", js_handler="(e) => { e.preventDefault(); window.lablinkClaim(e.target); }")
@@ -55,6 +52,16 @@ async def join(request: Request, pool: str) -> Response | None:
 
         await follow(house, frame, start=show, on_changes=show)
     return None
+
+
+async def _ask_for_proof(house: House, title: str, words: str, *, sign_in: str = "") -> None:
+    with public_frame(title) as frame:
+        frame.subtitle.say(words)
+        if sign_in:
+            draw_sign_in(sign_in)
+        else:
+            link_button("Enter another code", "/", classes="big")
+        await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
 
 
 async def _say_no(house: House, pool: str, found: PoolView | None) -> None:

@@ -18,6 +18,7 @@ from backend.states import PoolStatus, Role
 from lablink_ui.components import CopyButton, Empty, LiveTable
 from lablink_ui.frame import Frame, admin_frame
 from lablink_ui.pages.overview import POOL_COLUMNS
+from lablink_ui.pages.pool_admission import AdmissionPart
 from lablink_ui.parts import Chip, Field, button, link_button, on_submit, tag, text
 from lablink_ui.rows import pool_row
 from lablink_ui.visits import Visit, attempt, find_visit, to_login
@@ -95,6 +96,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
             tag("span", "hint sub", "Machines that run already are not touched.")
             tag("button", "button primary start", "Save", type="submit", data_testid="pool-save")
         with tag("div", "stack"):
+            admission = AdmissionPart(visit, frame, found)
             with tag("section", "card pad", aria_label="For researchers"):
                 tag("h2", "", "For researchers")
                 tag("p", "sub", "Show this link in the room, or send it around:")
@@ -126,7 +128,8 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
         await set_pool_open(house.db, name, is_open=not is_open, actor=actor)
         return f"Pool {name} is {'closed' if is_open else 'open'}"
 
-    def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
+    def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
+        admission.show(snapshot, changes)
         seen = snapshot.pools.get(found.id, found)
         chip.show(seen.status, POOL_WORDS[seen.status])
         words.say("Close pool" if seen.status is PoolStatus.OPEN else "Open pool")
@@ -201,6 +204,24 @@ class _Fields:
             self.grace = Field(
                 "May be silent for, seconds", name="grace", kind="number", value=str(spec.unreachable_grace_s), min=30
             )
+            self.duration = Field(
+                "A seat ends after, minutes",
+                name="claim_duration",
+                kind="number",
+                value=_minutes(spec.claim_duration_s),
+                min=1,
+                hint="Empty: it does not. Researchers can stay longer by a click",
+                testid="pool-claim-duration",
+            )
+            self.idle = Field(
+                "Or unused for, minutes",
+                name="idle_limit",
+                kind="number",
+                value=_minutes(spec.idle_limit_s),
+                min=1,
+                hint="Empty: it does not. A machine at work is in use",
+                testid="pool-idle-limit",
+            )
         self.repository = Field(
             "Git repository",
             name="repository",
@@ -237,8 +258,18 @@ class _Fields:
                 price_per_hour=float(self.price.value),
                 boot_deadline_s=int(self.boot.value),
                 unreachable_grace_s=int(self.grace.value),
+                claim_duration_s=_seconds(self.duration.value),
+                idle_limit_s=_seconds(self.idle.value),
                 repository=self.repository.value.strip() or None,
                 startup_script=self.script.value.replace("\r\n", "\n") or None,
             )
         except ValueError:
             raise InvalidInput("Fill every number field with a number.") from None
+
+
+def _minutes(seconds: int | None) -> str:
+    return f"{seconds / 60:g}" if seconds is not None else ""
+
+
+def _seconds(minutes: str) -> int | None:
+    return round(float(minutes) * 60) if minutes.strip() else None

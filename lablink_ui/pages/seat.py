@@ -11,7 +11,9 @@ from backend.services.claims import get_position, list_claims, release_own_claim
 from backend.services.views import ClaimView, VmView
 from backend.states import OPEN_CLAIM, ClaimStatus, Health
 from lablink_ui.frame import Frame, public_frame
-from lablink_ui.pages.seat_cards import CARDS, SeatNow, SeatVisit
+from lablink_ui.pages.seat_cards import SeatNow, SeatVisit
+from lablink_ui.pages.seat_opening import draw_key_form
+from lablink_ui.pages.seat_order import CARDS
 from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
 from lablink_ui.visits import Reader, attempt, follow
 from lablink_ui.words import CLAIM_WORDS, people, sentence
@@ -24,6 +26,8 @@ _SENTENCES = {
     ClaimStatus.FAILED: "Your seat has ended.",
     ClaimStatus.EXPIRED: "Your seat has ended: its time is over.",
 }
+_NO_SEAT = "This browser holds no seat. Open yours with its seat key, or get one with a join code."
+_SIGNED_OUT = "This browser was signed out of the seat. With the seat key you open it again."
 _GIVE_BACK = "Your session and everything in it is removed from the machine, and somebody else gets it."
 
 
@@ -33,9 +37,11 @@ async def seat(request: Request) -> None:
     house, owner_hash = get_house(request), request.state.owner_hash
     claims = await list_claims(house.db, owner_hash=owner_hash)
     if not claims:
-        with public_frame("No seat here yet") as frame:
-            frame.subtitle.say("This browser holds no seat. Enter your join code to get one.")
-            link_button("Enter a join code", "/", classes="primary big")
+        was_signed_out = "signed-out" in request.query_params
+        with public_frame("Signed out" if was_signed_out else "No seat here yet") as frame:
+            frame.subtitle.say(_SIGNED_OUT if was_signed_out else _NO_SEAT)
+            draw_key_form()
+            link_button("Enter a join code", "/", classes="big")
             await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
         return
     claim = next((each for each in claims if each.status in OPEN_CLAIM), claims[0])

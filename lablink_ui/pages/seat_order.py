@@ -1,0 +1,13 @@
+"""The cards of a seat's page, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lablink_ui.pages.seat_browsers import BrowsersCard
+from lablink_ui.pages.seat_cards import SeatCard, SeatVisit
+from lablink_ui.pages.seat_key import KeyCard
+from lablink_ui.pages.seat_move import MoveCard
+from lablink_ui.pages.seat_time import TimeCard
+
+CARDS: tuple[Callable[[SeatVisit], SeatCard], ...] = (KeyCard, TimeCard, MoveCard, BrowsersCard)
