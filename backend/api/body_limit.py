@@ -25,7 +25,8 @@ class BodyLimit:
         if not announced.isdigit() or int(announced) > self._max_bytes:
             await self._refuse(scope, receive, send)
             return
-        body, more = b"", scope["method"] in {"POST", "PUT", "PATCH", "DELETE"} and announced == b"0"
+        is_read = more = scope["method"] in {"POST", "PUT", "PATCH", "DELETE"} and announced == b"0"
+        body = b""
         # No announced length: read as far as the limit allows, then play it back.
         while more:
             message = await receive()
@@ -38,7 +39,8 @@ class BodyLimit:
 
         async def replay() -> Message:
             nonlocal played
-            if played or not body:
+            # An empty body is played back as well: who asked again for one that was read would wait for ever.
+            if played or not is_read:
                 return await receive()
             played = True
             return {"type": "http.request", "body": body, "more_body": False}

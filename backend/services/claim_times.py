@@ -38,6 +38,9 @@ class EndKind(StrEnum):
     IDLE = "idle"  # nobody used it for as long as the pool allows
 
 
+_WHY = {EndKind.TIME: "its time is over", EndKind.IDLE: "nobody used it"}
+
+
 @dataclass(frozen=True, slots=True)
 class SeatEnd:
     """When a seat ends by itself if nothing is done, and from when on its holder is warned."""
@@ -140,12 +143,11 @@ async def _keep_time(db: Database, claim_id: int) -> bool:
             claim.warned_at = None
         elif claim.warned_at is None:
             claim.warned_at = now
-            message = f"{claim.email} was told that the seat ends soon ({end.kind})"
+            message = f"{claim.email} was told that the seat ends soon: {_WHY[end.kind]}"
             _note(session, claim, "claim.warned", message, Actor.rule(f"seat_{end.kind}"), now)
         elif now >= end.at:
-            why = "its time is over" if end.kind is EndKind.TIME else "nobody used it"
             actor = Actor.rule(f"seat_{end.kind}")
-            await vacate(session, claim, ClaimStatus.EXPIRED, actor=actor, at=now, reason=why)
+            await vacate(session, claim, ClaimStatus.EXPIRED, actor=actor, at=now, reason=_WHY[end.kind])
             return True
     return False
 

@@ -8,7 +8,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
-from backend.errors import Conflict, NotFound
+from backend.errors import Conflict, NotFound, Unauthenticated
 from backend.models import Claim, Event, Pool
 from backend.services.actor import Actor
 from backend.services.claims import record_opened, view_claim
@@ -59,6 +59,9 @@ async def find_seat_by_key(db: Database, typed: str, *, address: str | None) -> 
         Unauthenticated: the key opens no seat.
         Throttled: too many wrong ones from this address.
     """
+    # A token of another kind is no guess at a key.
+    if not is_code(typed, SEAT_KEY):
+        raise Unauthenticated(_WRONG, code="wrong_key")
     async with counting_guesses(db, address), db.transaction() as session:
         claim = await _find(session, typed)
         lately = select(Event.id).where(

@@ -23,7 +23,7 @@ class AdmissionPart:
     """The section "Who may claim" of a pool's page."""
 
     def __init__(self, visit: Visit, frame: Frame, pool: PoolView) -> None:
-        self._visit, self._pool = visit, pool
+        self._visit, self._pool, self._shown = visit, pool, pool.access
         with tag("section", "card pad", aria_label="Who may claim"):
             tag("h2", "", "Who may claim")
             with tag("form", "stack") as form:
@@ -55,6 +55,11 @@ class AdmissionPart:
     def show(self, snapshot: Snapshot, changes: ChangeSet | None) -> None:
         """Shows what the pool's access needs."""
         access = snapshot.pools.get(self._pool.id, self._pool).access
+        if access is not self._shown:
+            # Changed by somebody else, perhaps; what is being chosen here stays otherwise.
+            self._shown = access
+            self._access.fill(access)
+            self._show_group()
         self._code.show(is_shown=access is Access.CODE, changes=changes)
         self._roster.show(is_shown=access is Access.ROSTER, changes=changes)
 

@@ -103,7 +103,7 @@ class _Hall:
             self._picture.clear()
             with self._picture:
                 # Dark on light in both themes: many phones read nothing else.
-                ui.html(segno.make(target, error="m").svg_inline(light="#fff", border=3), sanitize=False)
+                ui.html(segno.make(target, error="m").svg_inline(light="#fff", border=3, omitsize=True), sanitize=False)
 
     def _describe_trouble(self, code: JoinCodeView | None) -> str:
         why = code.state(self._visit.house.db.now()) if code else None
