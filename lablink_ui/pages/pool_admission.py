@@ -12,7 +12,7 @@ from lablink_ui.components import CopyButton
 from lablink_ui.components.seat_parts import MomentField
 from lablink_ui.frame import Frame
 from lablink_ui.pages.pool_roster import RosterPart
-from lablink_ui.parts import Field, button, link_button, tag, text
+from lablink_ui.parts import Field, button, link_button, on_submit, tag, text
 from lablink_ui.visits import Reader, Visit, attempt
 from lablink_ui.words import count, sentence
 
@@ -46,7 +46,7 @@ class AdmissionPart:
                         testid="pool-oidc-group",
                     )
                 tag("button", "button start", "Save", type="submit", data_testid="pool-access-save")
-            form.on("submit", lambda _: attempt(self._save), js_handler="(e) => { e.preventDefault(); emit(); }")
+            on_submit(form, [self._access, self._group], lambda: attempt(self._save))
             self._code = _CodePart(visit, frame, pool)
             self._roster = RosterPart(visit, frame, pool)
             link_button("Show it on a screen", f"/admin/pools/{pool.name}/screen", classes="start")
@@ -94,7 +94,7 @@ class _CodePart:
                 with tag("div", "row"):
                     tag("button", "button", "Save limits", type="submit", data_testid="pool-code-limit")
                     button("New code", self._ask_to_rotate, classes="danger", testid="pool-code-rotate")
-            form.on("submit", lambda _: attempt(self._limit), js_handler="(e) => { e.preventDefault(); emit(); }")
+            on_submit(form, [self._uses], lambda: attempt(self._limit))
         self._shown: CodeLimits | None = None
         self._reader = Reader(self._read)
 
