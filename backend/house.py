@@ -24,7 +24,8 @@ from backend.live.read_model import ReadModel
 from backend.provisioning.providers import Provider
 from backend.services.actor import Actor
 from backend.services.pools import PoolSpec, ensure_pool, list_pools
-from backend.services.sign_in import Throttle, ensure_api_token, ensure_first_admin
+from backend.services.sign_in import ensure_api_token, ensure_first_admin
+from backend.services.throttles import Throttle
 from backend.services.vms import list_terraform_hostnames
 from backend.settings import Settings
 from backend.tasks.supervisor import Supervisor

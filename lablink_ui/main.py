@@ -73,7 +73,7 @@ def run_demo(settings: Settings) -> int:
 
 
 def _run(settings: Settings, *, is_demo: bool) -> int:
-    set_up_logging(settings.log)
+    set_up_logging(settings.log, settings.secrets.values())
     return asyncio.run(_serve(settings, is_demo=is_demo))
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 from backend.api.auth import Address, Agent, Bearer, TheHouse
 from backend.api.messages import BootMessage, HeartbeatMessage, LogsMessage, ResultMessage
 from backend.live.command_waits import MAX_WAIT_S
+from backend.redaction import redact
 from backend.services.actor import Actor
 from backend.services.commands import record_command_result
 from backend.services.enrolments import announce_boot
@@ -49,7 +50,7 @@ async def heartbeat(body: HeartbeatMessage, agent: Agent, house: TheHouse) -> di
             boot_id=body.boot_id,
             phase=body.phase,
             health=body.health,
-            reasons=tuple(body.reasons),
+            reasons=tuple(map(redact, body.reasons)),
             gpus=tuple(gpu.model_dump() for gpu in body.gpus),
             cpu_pct=body.cpu_pct,
             memory_pct=body.memory_pct,
