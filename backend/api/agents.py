@@ -14,6 +14,7 @@ from backend.services.actor import Actor
 from backend.services.commands import record_command_result
 from backend.services.enrolments import announce_boot
 from backend.services.heartbeats import HeartbeatReport
+from backend.services.throttles import counting_failures
 from backend.services.vm_logs import record_vm_log
 
 router = APIRouter(prefix="/api", tags=["agent"])
@@ -23,14 +24,15 @@ BIGGEST_ID = 2**63 - 1
 @router.post("/vm_startup")
 async def vm_startup(body: BootMessage, token: Bearer, house: TheHouse, address: Address) -> dict[str, Any]:
     """Enrols with an enrolment token, or re-announces a boot with an agent token."""
-    enrolled = await announce_boot(
-        house.db,
-        token,
-        hostname=body.hostname,
-        boot_id=body.boot_id,
-        agent_version=body.agent_version,
-        address=address,
-    )
+    async with counting_failures(house.db, "enrolment", throttle=house.throttle, address=address):
+        enrolled = await announce_boot(
+            house.db,
+            token,
+            hostname=body.hostname,
+            boot_id=body.boot_id,
+            agent_version=body.agent_version,
+            address=address,
+        )
     # The former token of this VM dies with this answer, not with a notice some time after it.
     house.agent_tokens.forget(enrolled.vm_id)
     answer: dict[str, Any] = {"heartbeat_interval_s": house.settings.agent.heartbeat_interval_s}

@@ -11,6 +11,7 @@ from backend.api.auth import Address, TheHouse
 from backend.api.cookies import check_same_origin
 from backend.api.messages import ClaimMessage
 from backend.services.claims import ClaimResult, create_seat_link, get_position, open_seat_link, request_claim
+from backend.services.throttles import counting_failures
 from backend.states import ClaimStatus
 
 router = APIRouter(tags=["researcher"])
@@ -55,7 +56,10 @@ async def request_vm(
 async def open_seat(link: str, request: Request, house: TheHouse, address: Address) -> Response:
     """Makes the seat of a link this browser's own, once."""
     user_agent = request.headers.get("user-agent")
-    await open_seat_link(house.db, link, owner_hash=request.state.owner_hash, address=address, user_agent=user_agent)
+    async with counting_failures(house.db, "seat_link", throttle=house.throttle, address=address):
+        await open_seat_link(
+            house.db, link, owner_hash=request.state.owner_hash, address=address, user_agent=user_agent
+        )
     # Without the referrer the spent link stays out of other people's logs.
     return RedirectResponse("/seat", status_code=303, headers={"Referrer-Policy": "no-referrer"})
 
