@@ -106,9 +106,10 @@ class Provider:
             await self._discover(client)
             tokens = await self._exchange(client, redirect_uri, code, attempt)
             claims = await self._verify(client, tokens, attempt)
-            missing = {"email", self._settings.groups_claim.partition(".")[0]} - claims.keys()
+            wanted = ("email", self._settings.groups_claim.partition(".")[0])
+            is_missing = any(claims.get(name) is None for name in wanted)
             endpoint = self._metadata.get("userinfo_endpoint")
-            if missing and endpoint and isinstance(tokens.get("access_token"), str):
+            if is_missing and endpoint and isinstance(tokens.get("access_token"), str):
                 claims = await self._ask_more(client, endpoint, tokens["access_token"], claims)
         return self._vouched(claims)
 
@@ -221,7 +222,7 @@ class Provider:
             return claims
         if answer.get("sub") != claims["sub"]:
             raise _failed("the userinfo is another person's")
-        return {**answer, **claims}
+        return answer | {name: value for name, value in claims.items() if value is not None}
 
     def _vouched(self, claims: Mapping[str, Any]) -> Vouched:
         subject, email = claims["sub"], claims.get("email")
