@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
+from backend.api.answers import ClaimedAnswer, WaitingAnswer, refusals
 from backend.api.auth import Address, TheHouse
 from backend.api.cookies import check_same_origin
 from backend.api.messages import ClaimMessage
@@ -20,10 +21,11 @@ router = APIRouter(tags=["researcher"])
 @router.post(
     "/api/request_vm",
     status_code=201,
+    response_model=ClaimedAnswer,
     responses={
-        200: {"description": "this browser's own seat"},
-        202: {"description": "in line"},
-        409: {"description": "seat_exists"},
+        200: {"model": ClaimedAnswer, "description": "this browser's own seat, or that of the Idempotency-Key"},
+        202: {"model": WaitingAnswer, "description": "in line"},
+        **refusals(400, 403, 404, 409, 413, 422),
     },
 )
 async def request_vm(
