@@ -35,7 +35,11 @@ async def readyz(house: TheHouse) -> JSONResponse:
     return JSONResponse(content, status_code=200 if is_ready else 503)
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=refusals(401, 404, 429))
+@router.get(
+    "/metrics",
+    response_model=None,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401, 404, 429)},
+)
 async def metrics(_: Admin, house: TheHouse) -> PlainTextResponse:
     """Figures for Prometheus, if the configuration has them served."""
     if not house.settings.server.metrics:

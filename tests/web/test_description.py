@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from backend.live.command_waits import MAX_WAIT_S
 from backend.models import ApiToken
 from backend.services.actor import Actor
 from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
@@ -81,7 +82,7 @@ def tame(case: schemathesis.Case) -> None:
     if isinstance(case.body, dict) and isinstance(case.body.get("pool"), str):
         case.body["pool"] = CLOSED_POOL if case.path.endswith("/create") else OPEN_POOL
     wait = (case.query or {}).get("wait")
-    if isinstance(wait, int | float) and 0 <= wait <= 25:
+    if isinstance(wait, int | float) and 0 <= wait <= MAX_WAIT_S:
         case.query["wait"] = 0
 
 
