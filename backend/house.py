@@ -21,10 +21,12 @@ from backend.live.agent_tokens import AgentTokens
 from backend.live.command_waits import CommandWaits
 from backend.live.heartbeat_buffer import HeartbeatBuffer
 from backend.live.read_model import ReadModel
+from backend.oidc import Provider as OidcProvider
 from backend.provisioning.providers import Provider
 from backend.services.actor import Actor
 from backend.services.pools import PoolSpec, ensure_pool, list_pools
-from backend.services.sign_in import Throttle, ensure_api_token, ensure_first_admin
+from backend.services.sign_in import ensure_api_token, ensure_first_admin
+from backend.services.throttles import Throttle
 from backend.services.vms import list_terraform_hostnames
 from backend.settings import Settings
 from backend.tasks.supervisor import Supervisor
@@ -67,6 +69,7 @@ class House:
     providers: dict[str, Provider]
     throttle: Throttle
     keys: KeyRing
+    oidc: OidcProvider | None
     new_password: str | None = None
     is_demo: bool = False
     running: set[int] = field(default_factory=set)
@@ -76,6 +79,14 @@ class House:
         """What a new pool starts from."""
         first = self.settings.pool.default
         return PoolSpec(providers=tuple(self.providers), **{name: getattr(first, name) for name in POOL_FIELDS})
+
+    def reload_keys(self) -> None:
+        """Takes up keys that `lablink keys rotate` made; what the former ones sealed and signed stays valid.
+
+        Raises:
+            UnusableKey: they cannot be used; the former ones stay.
+        """
+        self.keys.take_over(load_keys(self.settings.home, self.settings.secrets.keys))
 
     async def power_on(self) -> None:
         """Switches on what the last `lablink demo` switched off."""
@@ -154,6 +165,7 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
         providers=make_providers(settings),
         throttle=Throttle(server.sign_in_attempts, server.sign_in_window_s),
         keys=load_keys(settings.home, settings.secrets.keys),
+        oidc=OidcProvider(settings.oidc, settings.secrets.oidc_client_secret) if settings.oidc.issuer else None,
         is_demo=is_demo,
     )
 

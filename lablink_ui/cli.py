@@ -20,6 +20,8 @@ Settings are given as key=value and override an optional YAML file (--config, or
   LABLINK_ADMIN_PASSWORD   the first admin's password (default: generated and shown once)
   LABLINK_API_TOKEN        an admin API token of 24 characters or more
   LABLINK_DATABASE_URL     an external Postgres (default: the embedded one)
+  LABLINK_KEYS             keys that seal and sign, newest first (default: made, and kept in the data directory)
+  LABLINK_OIDC_CLIENT_SECRET  our secret with the organisation's sign-in
 """
 _BENCH_HELP = """\
 Examples:
@@ -36,6 +38,7 @@ _EXAMPLES = {
     "worker": "  LABLINK_DATABASE_URL=postgresql://… lablink worker jobs.concurrency=8",
     "migrate": "  LABLINK_DATABASE_URL=postgresql://… lablink migrate",
     "config": "  lablink config server.port=9000",
+    "keys": "  lablink keys rotate\n  lablink keys new",
 }
 _VERBS = {
     "demo": "everything on this machine: embedded Postgres, local VMs, the console in your browser",
@@ -45,6 +48,7 @@ _VERBS = {
     "migrate": "bring the database to this version's schema, and stop",
     "bench": "measure, and print the figures as ratios to a limit of this machine",
     "config": "list every setting with its value, range and meaning",
+    "keys": "rotate the keys that seal and sign (nobody is thrown out), or print a new one for LABLINK_KEYS",
 }
 
 
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_bench(given.scenarios, json_file=given.json)
     try:
-        return _with_settings(given, _find_verb(given.verb))
+        return _with_settings(given, _find_verb(given.verb, given))
     except ModuleNotFoundError as exc:
         # The plain package is the agent.
         print(f"lablink: {exc.name} is not installed; `lablink {given.verb}` needs lablink[server]", file=sys.stderr)
@@ -70,12 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _find_verb(verb: str) -> Callable[[Settings], int]:
+def _find_verb(verb: str, given: argparse.Namespace) -> Callable[[Settings], int]:
     if verb in {"demo", "serve"}:
         _end_when_told()
         from lablink_ui import main as server
 
         return server.run_demo if verb == "demo" else server.run_serve
+    if verb == "keys":
+        return _print_new_key if given.action == "new" else _rotate_keys
     if verb == "worker":
         from backend.tasks.worker import run_worker
 
@@ -105,6 +111,28 @@ def _with_settings(given: argparse.Namespace, run: Callable[[Settings], int]) ->
     except LabLinkError as exc:
         print(f"lablink: {exc.message}", file=sys.stderr)
         return 1
+
+
+def _rotate_keys(settings: Settings) -> int:
+    from backend.errors import Conflict
+    from backend.keys import rotate_keys
+
+    if settings.secrets.keys:
+        raise Conflict(
+            "The keys come from LABLINK_KEYS: put a new one (`lablink keys new`) in front there, keep the others "
+            "behind it, and start the server again."
+        )
+    count = rotate_keys(settings.home)
+    print(f"There is a new key in front; what the {count - 1} before it sealed and signed stays valid.")
+    print("A running server takes it up on SIGHUP, or at its next start.")
+    return 0
+
+
+def _print_new_key(settings: Settings) -> int:
+    from backend.keys import new_key
+
+    print(new_key())
+    return 0
 
 
 def _print_settings(settings: Settings) -> int:
@@ -139,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well, as JSON")
             sub.epilog = _BENCH_HELP
         elif verb != "agent":
+            if verb == "keys":
+                sub.add_argument("action", choices=("rotate", "new"))
             sub.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as server.port=9000")
             sub.add_argument("--config", type=Path, help="a YAML file with settings")
     return parser

@@ -10,7 +10,7 @@ from nicegui import ui
 from nicegui.element import Element
 
 from lablink_ui.components import Ask
-from lablink_ui.parts import Text, icon_of, tag, text
+from lablink_ui.parts import Text, form_token_field, icon_of, tag, text
 from lablink_ui.theme import use_theme
 
 NAVIGATION = (
@@ -100,11 +100,10 @@ def _top(user: str | None) -> tuple[Text, Element]:
             with tag("span", "who"):
                 tag("span", "avatar", user[:1], aria_hidden="true")
                 tag("span", "name", user)
-            with (
-                tag("form", action="/logout", method="post"),
-                tag("button", "icon-button", type="submit", aria_label="Sign out", title="Sign out"),
-            ):
-                icon_of("out")
+            with tag("form", action="/logout", method="post"):
+                form_token_field()
+                with tag("button", "icon-button", type="submit", aria_label="Sign out", title="Sign out"):
+                    icon_of("out")
     tag(
         "div",
         "banner offline",

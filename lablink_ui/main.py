@@ -19,9 +19,12 @@ from nicegui import app as nicegui_app
 from nicegui import ui
 
 from backend.api import add_api
+from backend.api.connections import limited_protocol
 from backend.api.own_origin import OwnOrigin
+from backend.api.proxies import TrustedProxies
 from backend.errors import Conflict
 from backend.house import House, open_house
+from backend.keys import UnusableKey
 from backend.logs import set_up_logging
 from backend.settings import Settings
 from lablink_ui.nonces import ScriptNonces
@@ -43,6 +46,8 @@ def make_app(house: House) -> FastAPI:
     app.state.house = nicegui_app.state.house = house
     add_api(app, body_limit_bytes=settings.server.body_limit_bytes, secure=settings.public_url.startswith("https://"))
     app.add_middleware(OwnOrigin, path="/_nicegui_ws")
+    # Outermost: everything within sees who really asks, and under which name.
+    app.add_middleware(TrustedProxies, networks=settings.server.trusted_proxies)
     add_assets(app)
     add_pages(app)
     add_refusals(app, nicegui_app)
@@ -75,7 +80,7 @@ def run_demo(settings: Settings) -> int:
 
 
 def _run(settings: Settings, *, is_demo: bool) -> int:
-    set_up_logging(settings.log)
+    set_up_logging(settings.log, settings.secrets.values())
     return asyncio.run(_serve(settings, is_demo=is_demo))
 
 
@@ -93,29 +98,40 @@ async def _serve(settings: Settings, *, is_demo: bool) -> int:
 
 
 class _Stop:
-    """SIGTERM and Ctrl-C, from the first moment to the last: any number of them is one clean end."""
+    """SIGTERM and Ctrl-C, from the first moment to the last: any number of them is one clean end.
+
+    SIGHUP is an end too where a terminal is attached, for that has closed; elsewhere it has the keys read anew.
+    """
 
     def __init__(self) -> None:
         self.was_asked = False
         self._server: _Server | None = None
         self._starting = asyncio.current_task()
+        self._has_terminal = bool(sys.stdin and sys.stdin.isatty())
 
     def __enter__(self) -> Self:
         # Not by the loop's own handlers: it would give the signals back while the process has not quite ended.
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._ask))
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._hang_up))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Everything has ended; what comes now is too late to mean anything."""
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
     def take_over(self, server: _Server) -> None:
         """From here on the server is told; before, the start is broken off."""
         self._starting, self._server = None, server
         server.should_exit = self.was_asked
+
+    def _hang_up(self) -> None:
+        if self._has_terminal:
+            self._ask()
+        elif self._server:
+            self._server.reload_keys()
 
     def _ask(self) -> None:
         if not self.was_asked:
@@ -146,12 +162,17 @@ class _Server(uvicorn.Server):
     """Uvicorn without signal handlers of its own, telling people where to go."""
 
     def __init__(self, house: House) -> None:
+        limits = house.settings.server
         config = uvicorn.Config(
             make_app(house),
             log_config=None,
             # A page's client id is a secret and stands in its socket's URL.
             access_log=False,
+            http=limited_protocol(request_timeout_s=limits.request_timeout_s, max_connections=limits.max_connections),
+            # Proxies are ours to judge; uvicorn would believe any on this machine.
+            proxy_headers=False,
             ws="websockets-sansio",
+            ws_max_size=limits.body_limit_bytes,
             ws_per_message_deflate=False,
             # Longer than agents pause between two heartbeats: each would pay for a new connection, or lose the race
             # with the end of the old one.
@@ -176,6 +197,15 @@ class _Server(uvicorn.Server):
         """Stops serving; agents that wait in a long poll are let go first."""
         self.should_exit = True
         self._house.commands.close()
+
+    def reload_keys(self) -> None:
+        """Takes up rotated keys; with unusable ones it goes on as before."""
+        try:
+            self._house.reload_keys()
+        except UnusableKey as exc:
+            logger.error("the keys stay as they were: %s", exc.message)
+        else:
+            logger.info("the keys were read anew")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

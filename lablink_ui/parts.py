@@ -11,6 +11,7 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
+from backend.api.csrf import FIELD, form_token
 from lablink_ui.components import Moment
 from lablink_ui.theme import icon
 
@@ -51,6 +52,11 @@ def text(element_name: str, words: str = "", classes: str = "", /, **attributes:
         if value is not None:
             element.props[key.rstrip("_").replace("_", "-")] = value
     return element
+
+
+def form_token_field() -> None:
+    """The hidden field that a form posted over plain HTTP must carry."""
+    tag("input", type="hidden", name=FIELD, value=form_token(ui.context.client.request))
 
 
 def icon_of(name: str) -> None:

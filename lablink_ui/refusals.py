@@ -21,6 +21,7 @@ _TITLES = {
     403: "You may not do this",
     404: "There is no such page",
     409: "This cannot be done now",
+    429: "Too many attempts",
     503: "One moment, please",
 }
 _NO_PAGE = "Check the address, or start again from the front page."
@@ -43,7 +44,7 @@ def add_refusals(app: FastAPI, pages: FastAPI) -> None:
 
     async def on_refusal(request: Request, exc: Exception) -> Response:
         if _wants_page(request) and isinstance(exc, LabLinkError):
-            return _refusal(request, exc.status, exc.message)
+            return _refusal(request, exc.status, exc.message, exc.retry_after_s)
         return await as_json(request, exc)
 
     app.add_exception_handler(LabLinkError, on_refusal)
@@ -68,7 +69,7 @@ def _wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api")
 
 
-def _refusal(request: Request, status: int, text: str) -> Response:
+def _refusal(request: Request, status: int, text: str, wait_s: int | None = None) -> Response:
     is_passing = status == 503
     again = html.escape(request.url.path + (f"?{request.url.query}" if request.url.query else ""))
     page = _PAGE.format(
@@ -82,5 +83,6 @@ def _refusal(request: Request, status: int, text: str) -> Response:
         favicon=asset("favicon.svg"),
         logo=icon("logo"),
     )
-    headers = {"Retry-After": str(RETRY_S)} if is_passing else None
+    wait_s = RETRY_S if is_passing else wait_s
+    headers = {"Retry-After": str(wait_s)} if wait_s else None
     return HTMLResponse(page, status_code=status, headers=headers)

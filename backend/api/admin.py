@@ -9,35 +9,43 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 
 from backend.api.agents import BIGGEST_ID
+from backend.api.answers import (
+    DestroyAnswer,
+    InstancesAnswer,
+    LaunchAnswer,
+    OperationAnswer,
+    TokensAnswer,
+    refusals,
+)
 from backend.api.auth import Address, Admin, TheHouse
-from backend.api.messages import CreateMessage, DestroyMessage, EnrolmentsMessage
+from backend.api.messages import CreateMessage, DestroyMessage, EnrolmentsMessage, Words
 from backend.services.enrolments import create_enrolments
 from backend.services.operations import get_operation, request_destroy, request_destroy_pool, request_launch
 from backend.services.views import OperationView
 from backend.services.vms import list_vms
 
-router = APIRouter(prefix="/api/admin", tags=["admin"])
+router = APIRouter(prefix="/api/admin", tags=["admin"], responses=refusals(401, 403, 422, 429))
 
 
-@router.get("/instances")
+@router.get("/instances", response_model=InstancesAnswer)
 async def list_instances(
     _: Admin,
     house: TheHouse,
-    pool: str | None = None,
+    pool: Annotated[Words | None, Query(max_length=255)] = None,
     limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
 ) -> dict[str, Any]:
     """All VMs that exist, by hostname."""
     return {"instances": [_plain(asdict(vm)) for vm in await list_vms(house.db, pool=pool, limit=limit)]}
 
 
-@router.post("/create", status_code=202)
+@router.post("/create", status_code=202, response_model=LaunchAnswer, responses=refusals(400, 404, 409, 413))
 async def create(body: CreateMessage, admin: Admin, house: TheHouse, address: Address) -> dict[str, Any]:
     """Launches VMs."""
     operation = await request_launch(house.db, body.pool, body.count, actor=admin.actor(address))
     return {"operation_id": operation.id, "hostnames": list(operation.hostnames)}
 
 
-@router.post("/destroy", status_code=202)
+@router.post("/destroy", status_code=202, response_model=DestroyAnswer, responses=refusals(400, 404, 409, 413))
 async def destroy(body: DestroyMessage, admin: Admin, house: TheHouse, address: Address) -> dict[str, Any]:
     """Takes VMs away: some by name, or all of a pool. Seats on them end."""
     actor = admin.actor(address)
@@ -50,7 +58,7 @@ async def destroy(body: DestroyMessage, admin: Admin, house: TheHouse, address: 
     return {"operation_id": ids[0] if ids else None, "operation_ids": ids, "hostnames": hostnames}
 
 
-@router.get("/operations/{operation_id}")
+@router.get("/operations/{operation_id}", response_model=OperationAnswer, responses=refusals(404))
 async def read_operation(
     operation_id: Annotated[int, Path(ge=1, le=BIGGEST_ID)], _: Admin, house: TheHouse
 ) -> dict[str, Any]:
@@ -58,7 +66,7 @@ async def read_operation(
     return _operation(await get_operation(house.db, operation_id))
 
 
-@router.post("/enrolments", status_code=201)
+@router.post("/enrolments", status_code=201, response_model=TokensAnswer, responses=refusals(400, 404, 409, 413))
 async def create_tokens(body: EnrolmentsMessage, admin: Admin, house: TheHouse, address: Address) -> dict[str, Any]:
     """Tokens for machines that join by themselves, shown this once."""
     return {"tokens": await create_enrolments(house.db, body.pool, body.count, actor=admin.actor(address))}

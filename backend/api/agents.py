@@ -6,30 +6,36 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
+from backend.api.answers import CommandsAnswer, EnrolledAnswer, Nothing, refusals
 from backend.api.auth import Address, Agent, Bearer, TheHouse
 from backend.api.messages import BootMessage, HeartbeatMessage, LogsMessage, ResultMessage
 from backend.live.command_waits import MAX_WAIT_S
+from backend.redaction import redact
 from backend.services.actor import Actor
 from backend.services.commands import record_command_result
 from backend.services.enrolments import announce_boot
 from backend.services.heartbeats import HeartbeatReport
+from backend.services.throttles import counting_failures
 from backend.services.vm_logs import record_vm_log
 
-router = APIRouter(prefix="/api", tags=["agent"])
+router = APIRouter(prefix="/api", tags=["agent"], responses=refusals(401, 422, 429))
 BIGGEST_ID = 2**63 - 1
 
 
-@router.post("/vm_startup")
+@router.post(
+    "/vm_startup", response_model=EnrolledAnswer, response_model_exclude_unset=True, responses=refusals(400, 409, 413)
+)
 async def vm_startup(body: BootMessage, token: Bearer, house: TheHouse, address: Address) -> dict[str, Any]:
     """Enrols with an enrolment token, or re-announces a boot with an agent token."""
-    enrolled = await announce_boot(
-        house.db,
-        token,
-        hostname=body.hostname,
-        boot_id=body.boot_id,
-        agent_version=body.agent_version,
-        address=address,
-    )
+    async with counting_failures(house.db, "enrolment", throttle=house.throttle, address=address):
+        enrolled = await announce_boot(
+            house.db,
+            token,
+            hostname=body.hostname,
+            boot_id=body.boot_id,
+            agent_version=body.agent_version,
+            address=address,
+        )
     # The former token of this VM dies with this answer, not with a notice some time after it.
     house.agent_tokens.forget(enrolled.vm_id)
     answer: dict[str, Any] = {"heartbeat_interval_s": house.settings.agent.heartbeat_interval_s}
@@ -38,7 +44,7 @@ async def vm_startup(body: BootMessage, token: Bearer, house: TheHouse, address:
     return answer
 
 
-@router.post("/heartbeat")
+@router.post("/heartbeat", response_model=Nothing, responses=refusals(400, 413))
 async def heartbeat(body: HeartbeatMessage, agent: Agent, house: TheHouse) -> dict[str, Any]:
     """Liveness and health."""
     await house.heartbeats.add(
@@ -49,7 +55,7 @@ async def heartbeat(body: HeartbeatMessage, agent: Agent, house: TheHouse) -> di
             boot_id=body.boot_id,
             phase=body.phase,
             health=body.health,
-            reasons=tuple(body.reasons),
+            reasons=tuple(map(redact, body.reasons)),
             gpus=tuple(gpu.model_dump() for gpu in body.gpus),
             cpu_pct=body.cpu_pct,
             memory_pct=body.memory_pct,
@@ -59,7 +65,7 @@ async def heartbeat(body: HeartbeatMessage, agent: Agent, house: TheHouse) -> di
     return {}
 
 
-@router.get("/commands")
+@router.get("/commands", response_model=CommandsAnswer)
 async def list_commands(
     agent: Agent, house: TheHouse, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0
 ) -> dict[str, Any]:
@@ -68,7 +74,7 @@ async def list_commands(
     return {"commands": [{"id": each.id, "kind": each.kind, "payload": each.payload} for each in commands]}
 
 
-@router.post("/commands/{command_id}")
+@router.post("/commands/{command_id}", response_model=Nothing, responses=refusals(400, 404, 413))
 async def report_result(
     command_id: Annotated[int, Path(ge=1, le=BIGGEST_ID)], body: ResultMessage, agent: Agent, house: TheHouse
 ) -> dict[str, Any]:
@@ -85,7 +91,7 @@ async def report_result(
     return {}
 
 
-@router.post("/logs")
+@router.post("/logs", response_model=Nothing, responses=refusals(400, 413))
 async def ship_logs(body: LogsMessage, agent: Agent, house: TheHouse) -> dict[str, Any]:
     """Lines of the machine's logs."""
     await record_vm_log(house.db, agent.vm_id, body.source, body.lines)

@@ -12,6 +12,7 @@ from backend.errors import Forbidden, Unauthenticated
 from backend.house import House
 from backend.services.enrolments import AgentIdentity
 from backend.services.sign_in import AdminIdentity, authenticate_api_token, find_session
+from backend.services.throttles import counting_failures
 from backend.states import Role
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -67,9 +68,10 @@ def find_bearer(given: Credentials) -> str | None:
 Bearer = Annotated[str, Depends(get_bearer)]
 
 
-async def get_agent(house: TheHouse, token: Bearer) -> AgentIdentity:
+async def get_agent(house: TheHouse, token: Bearer, address: Address) -> AgentIdentity:
     """The VM that this agent token speaks for."""
-    return await house.agent_tokens.authenticate(token)
+    async with counting_failures(house.db, "agent_token", throttle=house.throttle, address=address):
+        return await house.agent_tokens.authenticate(token)
 
 
 async def get_admin(request: Request, house: TheHouse, given: Credentials, address: Address) -> AdminIdentity:

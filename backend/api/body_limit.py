@@ -25,24 +25,25 @@ class BodyLimit:
         if not announced.isdigit() or int(announced) > self._max_bytes:
             await self._refuse(scope, receive, send)
             return
-        is_read = more = scope["method"] in {"POST", "PUT", "PATCH", "DELETE"} and announced == b"0"
-        body = b""
+        is_unknown = scope["method"] in {"POST", "PUT", "PATCH", "DELETE"} and announced == b"0"
+        body, more, held = b"", is_unknown, is_unknown
         # No announced length: read as far as the limit allows, then play it back.
         while more:
             message = await receive()
+            if message["type"] != "http.request":
+                # Whoever left in the middle has said nothing.
+                return
             body += message.get("body", b"")
-            more = message["type"] == "http.request" and message.get("more_body", False)
+            more = message.get("more_body", False)
             if len(body) > self._max_bytes:
                 await self._refuse(scope, receive, send)
                 return
-        played = False
 
         async def replay() -> Message:
-            nonlocal played
-            # An empty body is played back as well: who asked again for one that was read would wait for ever.
-            if played or not is_read:
+            nonlocal held
+            if not held:
                 return await receive()
-            played = True
+            held = False
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, replay, send)

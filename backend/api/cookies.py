@@ -18,14 +18,19 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{40,64}")
 _NOT_PAGES = ("/api", "/_nicegui", "/assets", "/healthz", "/readyz", "/metrics")
 
 
+def named(name: str, *, secure: bool) -> str:
+    """The name of a cookie of ours: behind TLS with the prefix that forbids a domain and plain HTTP."""
+    return f"__Host-{name}" if secure else name
+
+
 def browser_cookie(*, secure: bool) -> str:
-    """The name of the browser's cookie: behind TLS with the prefix that forbids a domain and plain HTTP."""
-    return "__Host-lablink-browser" if secure else "lablink-browser"
+    """The name of the browser's cookie."""
+    return named("lablink-browser", secure=secure)
 
 
 def session_cookie(*, secure: bool) -> str:
     """The name of the admin's cookie."""
-    return "__Host-lablink-session" if secure else "lablink-session"
+    return named("lablink-session", secure=secure)
 
 
 class BrowserCookie:
@@ -63,13 +68,22 @@ class BrowserCookie:
 
 def set_session(response: Response, secret: str, *, hours: int, secure: bool) -> None:
     """Signs this browser in."""
-    cookie = _cookie(session_cookie(secure=secure), secret, max_age_s=hours * 3_600, secure=secure)
-    response.headers.append("set-cookie", cookie)
+    set_cookie(response, session_cookie(secure=secure), secret, max_age_s=hours * 3_600, secure=secure)
 
 
 def clear_session(response: Response, *, secure: bool) -> None:
     """Signs this browser out."""
-    response.headers.append("set-cookie", _cookie(session_cookie(secure=secure), "", max_age_s=0, secure=secure))
+    clear_cookie(response, session_cookie(secure=secure), secure=secure)
+
+
+def set_cookie(response: Response, name: str, value: str, *, max_age_s: int, secure: bool) -> None:
+    """Sets a cookie that no script can read and that other sites' forms do not send."""
+    response.headers.append("set-cookie", _cookie(name, value, max_age_s=max_age_s, secure=secure))
+
+
+def clear_cookie(response: Response, name: str, *, secure: bool) -> None:
+    """Takes a cookie away."""
+    set_cookie(response, name, "", max_age_s=0, secure=secure)
 
 
 def check_same_origin(request: Request) -> None:

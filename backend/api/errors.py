@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from backend.errors import LabLinkError
 
@@ -21,6 +22,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(LabLinkError, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_gone)
     app.add_exception_handler(Exception, _on_defect)
 
 
@@ -51,6 +53,11 @@ async def _on_http(request: Request, exc: Exception) -> JSONResponse:
     code = phrase.lower().replace(" ", "_")
     headers = dict(exc.headers) if exc.headers else None
     return error_response(exc.status_code, code, f"{phrase}: {request.method} {request.url.path}", headers=headers)
+
+
+async def _on_gone(request: Request, exc: Exception) -> JSONResponse:
+    # Nobody reads it: the connection ended before the body did.
+    return error_response(HTTPStatus.REQUEST_TIMEOUT, "gone", "The request did not arrive whole.")
 
 
 async def _on_defect(request: Request, exc: Exception) -> JSONResponse:

@@ -8,20 +8,21 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from backend.api.answers import AliveAnswer, ReadyAnswer, refusals
 from backend.api.auth import Admin, TheHouse
 from backend.errors import NotFound
 from backend.states import VmStatus
 
-router = APIRouter(tags=["probes"])
+router = APIRouter(tags=["probes"], responses=refusals())
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_model=AliveAnswer)
 async def healthz() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_model=ReadyAnswer, responses={503: {"model": ReadyAnswer, "description": "not yet"}})
 async def readyz(house: TheHouse) -> JSONResponse:
     """Pages can be served and are true: the listener is connected and the read model is live."""
     is_ready = house.listener.connected and house.live.snapshot.is_live
@@ -34,7 +35,11 @@ async def readyz(house: TheHouse) -> JSONResponse:
     return JSONResponse(content, status_code=200 if is_ready else 503)
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    response_model=None,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401, 404, 429)},
+)
 async def metrics(_: Admin, house: TheHouse) -> PlainTextResponse:
     """Figures for Prometheus, if the configuration has them served."""
     if not house.settings.server.metrics:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from backend.api.person import find_person
 from backend.house import House
-from backend.services.admission import Proof, Vouched
+from backend.services.admission import Proof
 
 
 def make_proof(request: Request, house: House, *, code: str | None = None, link: str | None = None) -> Proof:
     """The join code and the personal link that were given, and whom the organisation vouches for in this browser."""
     return Proof(code=code, link=link, person=find_person(request, house), keys=house.keys)
-
-
-def find_person(request: Request, house: House) -> Vouched | None:
-    """Whom the organisation's sign-in vouches for; nobody while none is configured."""
-    return None

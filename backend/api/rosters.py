@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from backend.api.answers import refusals
 from backend.api.auth import Address, Admin, TheHouse
 from backend.errors import Forbidden
 from backend.services.pools import get_pool
@@ -15,8 +16,9 @@ from backend.services.roster_text import decode_roster, parse_roster
 from backend.services.rosters import import_roster, record_export, write_links
 from backend.states import Role
 
-router = APIRouter(prefix="/api/admin/pools", tags=["admin"])
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "unknown_pool"}}
+router = APIRouter(
+    prefix="/api/admin/pools", tags=["admin"], responses=refusals(400, 401, 403, 404, 409, 413, 422, 429)
+)
 _BODY = {
     "requestBody": {
         "required": True,
@@ -26,7 +28,7 @@ _BODY = {
 }
 
 
-@router.post("/{pool}/roster", responses=_NOT_FOUND, openapi_extra=_BODY)
+@router.post("/{pool}/roster", openapi_extra=_BODY)
 async def post_roster(
     pool: str,
     request: Request,
@@ -49,7 +51,7 @@ async def post_roster(
     return answer
 
 
-@router.get("/{pool}/roster.csv", responses=_NOT_FOUND, response_class=Response)
+@router.get("/{pool}/roster.csv", response_class=Response)
 async def read_links(pool: str, admin: Admin, house: TheHouse, address: Address) -> Response:
     """Everybody's personal link, to hand out. Links are keys: a viewer gets none, and each download is an event."""
     if admin.role is Role.VIEWER:

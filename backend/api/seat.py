@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 
 from backend.api.agents import BIGGEST_ID
+from backend.api.answers import WITH_BODY, refusals
 from backend.api.auth import Address, TheHouse
 from backend.api.cookies import check_same_origin
 from backend.api.messages import SeatKeyMessage
@@ -23,16 +24,10 @@ from backend.services.seat_moves import request_move
 from backend.services.seat_sign_outs import sign_out_browser, sign_out_others
 from backend.services.views import ClaimView
 
-router = APIRouter(prefix="/api/seat", tags=["seat"])
-_REFUSED: dict[int | str, dict[str, Any]] = {
-    401: {"description": "no_seat: this browser or key holds no open seat"},
-    403: {"description": "wrong_origin: by cookie, only from a page of this server"},
-    404: {"description": "not this holder's, or not any more"},
-    409: {"description": "the seat's state does not allow it; the code says why"},
-}
+router = APIRouter(prefix="/api/seat", tags=["seat"], responses=refusals(401, 403, 404, 409, 422, 429))
 
 
-@router.get("", responses={401: _REFUSED[401]})
+@router.get("")
 async def read_seat(claim: Seat, holder: SeatHolder, house: TheHouse) -> dict[str, Any]:
     """The seat as it is now."""
     if holder.owner_hash is not None:
@@ -40,7 +35,7 @@ async def read_seat(claim: Seat, holder: SeatHolder, house: TheHouse) -> dict[st
     return await _seat(house, claim)
 
 
-@router.post("/open", responses={401: {"description": "wrong_key"}, 429: {"description": "throttled"}})
+@router.post("/open", responses=refusals(*WITH_BODY))
 async def open_seat(body: SeatKeyMessage, request: Request, house: TheHouse, address: Address) -> dict[str, Any]:
     """Opens the seat of a key in this browser. A program needs no such thing: it sends the key as a Bearer token."""
     owner_hash: bytes | None = request.state.owner_hash
@@ -54,7 +49,7 @@ async def open_seat(body: SeatKeyMessage, request: Request, house: TheHouse, add
     return await _seat(house, claim)
 
 
-@router.post("/release", responses=_REFUSED)
+@router.post("/release")
 async def release(claim: Seat, holder: SeatHolder, house: TheHouse) -> dict[str, Any]:
     """Gives the seat back, or leaves the line."""
     await release_own_claim(
@@ -63,25 +58,25 @@ async def release(claim: Seat, holder: SeatHolder, house: TheHouse) -> dict[str,
     return await _seat(house, await get_claim(house.db, claim.id))
 
 
-@router.post("/extend", responses=_REFUSED)
+@router.post("/extend")
 async def extend(claim: Seat, holder: SeatHolder, house: TheHouse) -> dict[str, Any]:
     """Stays: another whole duration from now on."""
     return await _seat(house, await extend_claim(house.db, claim.id, holder))
 
 
-@router.post("/move", responses=_REFUSED)
+@router.post("/move")
 async def move(claim: Seat, holder: SeatHolder, house: TheHouse) -> dict[str, Any]:
     """Moves to the next free machine. What is on the former one is removed."""
     return await _seat(house, await request_move(house.db, claim.id, holder))
 
 
-@router.post("/key", responses=_REFUSED)
+@router.post("/key")
 async def renew_key(claim: Seat, holder: SeatHolder, house: TheHouse) -> dict[str, str]:
     """A new seat key, shown this once; the old one dies."""
     return {"seat_key": await renew_own_key(house.db, claim.id, holder)}
 
 
-@router.get("/browsers", responses={401: _REFUSED[401]})
+@router.get("/browsers")
 async def read_browsers(claim: Seat, holder: SeatHolder, house: TheHouse) -> dict[str, Any]:
     """Where the seat is open."""
     browsers = await list_browsers(house.db, claim.id, owner_hash=holder.owner_hash)
@@ -100,13 +95,13 @@ async def read_browsers(claim: Seat, holder: SeatHolder, house: TheHouse) -> dic
     }
 
 
-@router.delete("/browsers", responses=_REFUSED)
+@router.delete("/browsers")
 async def sign_out_all_others(claim: Seat, holder: SeatHolder, house: TheHouse) -> dict[str, int]:
     """Signs every other browser out."""
     return {"signed_out": await sign_out_others(house.db, claim.id, holder)}
 
 
-@router.delete("/browsers/{browser_id}", responses=_REFUSED)
+@router.delete("/browsers/{browser_id}")
 async def sign_out_one(
     browser_id: Annotated[int, Path(ge=1, le=BIGGEST_ID)], claim: Seat, holder: SeatHolder, house: TheHouse
 ) -> dict[str, int]:

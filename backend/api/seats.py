@@ -7,11 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
+from backend.api.answers import ClaimedAnswer, WaitingAnswer, refusals
 from backend.api.auth import Address, TheHouse
 from backend.api.cookies import check_same_origin
 from backend.api.messages import ClaimMessage
 from backend.api.proofs import make_proof
 from backend.services.claims import ClaimResult, create_seat_link, get_position, open_seat_link, request_claim
+from backend.services.throttles import counting_failures
 from backend.states import ClaimStatus
 
 router = APIRouter(tags=["researcher"])
@@ -20,13 +22,11 @@ router = APIRouter(tags=["researcher"])
 @router.post(
     "/api/request_vm",
     status_code=201,
+    response_model=ClaimedAnswer,
     responses={
-        200: {"description": "this browser's own seat"},
-        202: {"description": "in line"},
-        403: {"description": "what the pool asks for is missing or wrong; the code says what"},
-        404: {"description": "unknown_pool"},
-        409: {"description": "seat_exists"},
-        429: {"description": "throttled: too many wrong guesses"},
+        200: {"model": ClaimedAnswer, "description": "this browser's own seat, or that of the Idempotency-Key"},
+        202: {"model": WaitingAnswer, "description": "in line"},
+        **refusals(400, 403, 404, 409, 413, 422, 429),
     },
 )
 async def request_vm(
@@ -63,7 +63,10 @@ async def request_vm(
 async def open_seat(link: str, request: Request, house: TheHouse, address: Address) -> Response:
     """Makes the seat of a link this browser's own, once."""
     user_agent = request.headers.get("user-agent")
-    await open_seat_link(house.db, link, owner_hash=request.state.owner_hash, address=address, user_agent=user_agent)
+    async with counting_failures(house.db, "seat_link", throttle=house.throttle, address=address):
+        await open_seat_link(
+            house.db, link, owner_hash=request.state.owner_hash, address=address, user_agent=user_agent
+        )
     # Without the referrer the spent link stays out of other people's logs.
     return RedirectResponse("/seat", status_code=303, headers={"Referrer-Policy": "no-referrer"})
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import text
-
 from backend.db.engine import Database
 from backend.errors import Forbidden, SeatExists, Unauthenticated
-from backend.models import LoginFailure
-from backend.services.sign_in import Throttle, check_throttle
+from backend.services.throttles import Throttle, keys_of, record_failure
 
 GUESSES = Throttle(attempts=15, window_s=300)
 
@@ -56,13 +53,7 @@ async def counting_guesses(db: Database, address: str | None) -> AsyncIterator[N
     try:
         yield
     except tuple(_GUESSED) as refusal:
-        await _count(db, f"{_GUESSED[type(refusal)]}:{address}")
+        async with db.transaction() as session:
+            keys = keys_of(_GUESSED[type(refusal)], address)
+            await record_failure(session, db, keys, GUESSES, address=address)
         raise
-
-
-async def _count(db: Database, key: str) -> None:
-    async with db.transaction() as session:
-        # One at a time: else a thousand guesses at once would each see that there were none before.
-        await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key})
-        await check_throttle(session, db, key, GUESSES)
-        session.add(LoginFailure(key=key, at=db.now()))

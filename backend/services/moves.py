@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.errors import IllegalMove
 from backend.models import Claim, Command, Event, Operation, Vm
+from backend.redaction import redact
 from backend.services.actor import Actor
 from backend.states import (
     CLAIM_MOVES,
@@ -39,14 +40,17 @@ def record_event(
     operation_id: int | None = None,
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Appends a line of history within the session's transaction. ``data`` must hold no secret."""
+    """Appends a line of history within the session's transaction.
+
+    Secrets in ``message`` are struck out; ``data`` must hold none.
+    """
     session.add(
         Event(
             at=at,
             actor=actor.name,
             address=actor.address,
             kind=kind,
-            message=message,
+            message=redact(message),
             pool_id=pool_id,
             vm_id=vm_id,
             claim_id=claim_id,
@@ -73,7 +77,8 @@ def move_vm(
         IllegalMove: the table of transitions does not hold this move.
     """
     _check(VM_MOVES, VmStatus(vm.status), to, vm.hostname)
-    was, vm.status, vm.status_changed_at, vm.updated_at, vm.reason = vm.status, to, at, at, reason
+    was, vm.status, vm.status_changed_at, vm.updated_at = vm.status, to, at, at
+    vm.reason = reason = _told(reason)
     if to is VmStatus.DESTROYED:
         vm.destroyed_at = at
     record_event(
@@ -99,7 +104,8 @@ def move_claim(
         IllegalMove: the table of transitions does not hold this move.
     """
     _check(CLAIM_MOVES, ClaimStatus(claim.status), to, f"the claim of {claim.email}")
-    was, claim.status, claim.status_changed_at, claim.reason = claim.status, to, at, reason
+    was, claim.status, claim.status_changed_at = claim.status, to, at
+    claim.reason = reason = _told(reason)
     if not CLAIM_MOVES[to]:
         claim.ended_at = at
     record_event(
@@ -130,7 +136,8 @@ def move_operation(
         IllegalMove: the table of transitions does not hold this move.
     """
     _check(OPERATION_MOVES, OperationStatus(operation.status), to, f"operation {operation.id}")
-    operation.status, operation.reason = to, reason
+    operation.status = to
+    operation.reason = reason = _told(reason)
     if to is OperationStatus.RUNNING:
         operation.started_at = at
     elif not OPERATION_MOVES[to]:
@@ -157,7 +164,12 @@ def move_command(command: Command, to: CommandStatus, *, at: datetime, detail: s
     if to is CommandStatus.DELIVERED:
         command.delivered_at = at
     else:
-        command.finished_at, command.detail = at, detail
+        command.finished_at, command.detail = at, _told(detail)
+
+
+def _told(reason: str | None) -> str | None:
+    """Reasons are other people's words: an agent's, Terraform's."""
+    return redact(reason) if reason else reason
 
 
 def _check(table: Mapping[_Status, frozenset[_Status]], current: _Status, to: _Status, what: str) -> None:

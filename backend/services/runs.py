@@ -16,6 +16,7 @@ from backend.db.engine import Database
 from backend.db.jobs import RUN_OPERATION, defer
 from backend.errors import Conflict
 from backend.models import Operation, OperationLog, OperationVm, Pool, Vm
+from backend.redaction import redact
 from backend.services.actor import Actor
 from backend.services.enrolments import revoke_agents
 from backend.services.moves import move_operation, move_vm
@@ -122,7 +123,8 @@ async def record_log(db: Database, operation_id: int, lines: Sequence[LogLine]) 
     if not lines:
         return
     rows = [
-        {"operation_id": operation_id, "at": line.at, "level": line.level, "message": line.message} for line in lines
+        {"operation_id": operation_id, "at": line.at, "level": line.level, "message": redact(line.message)}
+        for line in lines
     ]
     async with db.transaction() as session:
         await session.execute(insert(OperationLog), rows)

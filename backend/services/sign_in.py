@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,10 +14,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
-from backend.errors import InvalidInput, Throttled, Unauthenticated
-from backend.models import AdminSession, ApiToken, LoginFailure, User
+from backend.errors import InvalidInput, Unauthenticated
+from backend.models import AdminSession, ApiToken, User
 from backend.services.actor import Actor
 from backend.services.moves import record_event
+from backend.services.throttles import Key, Throttle, check, counting_failures, keys_of, record_failure
 from backend.services.tokens import hash_token, new_token
 from backend.states import Role
 
@@ -28,14 +30,6 @@ _hasher = PasswordHasher()
 # Verified against when there is no such user, so that the time tells nothing.
 _decoy = _hasher.hash(new_token())
 _REFUSED = "The user name or the password is wrong."
-
-
-@dataclass(frozen=True, slots=True)
-class Throttle:
-    """How many failures of one key are allowed within ``window_s`` seconds."""
-
-    attempts: int = 10
-    window_s: int = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +90,37 @@ async def sign_in(
 
     Raises:
         Unauthenticated: wrong name or password; does not say which.
-        Throttled: too many failures from this address.
+        Throttled: too many failures for this name or in all, from this address.
     """
-    # By address and not by name: else anybody could lock the admin out in the middle of a workshop.
-    key = f"address:{address}"
+    keys = keys_of("password", address, of=name)
+    async with throttle.turn(keys):
+        async with db.transaction() as session:
+            await check(session, db, keys, throttle)
+            user = await session.scalar(select(User).where(User.name == name[:80], User.disabled_at.is_(None)))
+        if not await asyncio.to_thread(_is_right, (user and user.password_hash) or _decoy, password) or user is None:
+            await _record_failure(db, keys, throttle, user.name if user else None, address)
+            raise Unauthenticated(_REFUSED, code="wrong_password")
     async with db.transaction() as session:
-        await check_throttle(session, db, key, throttle)
-        user = await session.scalar(select(User).where(User.name == name[:80], User.disabled_at.is_(None)))
-    if not await asyncio.to_thread(_is_right, (user and user.password_hash) or _decoy, password) or user is None:
-        await _record_failure(db, key, name, address)
-        raise Unauthenticated(_REFUSED, code="wrong_password")
+        secret = open_session(session, db, user, hours=session_hours, address=address, user_agent=user_agent)
+        record_event(session, "user.signed_in", f"{name} signed in", actor=Actor.admin(name, address), at=db.now())
+    return secret
+
+
+def open_session(
+    session: AsyncSession, db: Database, user: User, *, hours: int, address: str | None, user_agent: str | None
+) -> str:
+    """Opens a session for a user whose identity is proven, as a step of a transaction; returns its cookie's secret."""
     secret, at = new_token(), db.now()
-    async with db.transaction() as session:
-        session.add(
-            AdminSession(
-                user_id=user.id,
-                token_hash=hash_token(secret),
-                created_at=at,
-                expires_at=at + timedelta(hours=session_hours),
-                address=address,
-                user_agent=(user_agent or "")[:300],
-            )
+    session.add(
+        AdminSession(
+            user_id=user.id,
+            token_hash=hash_token(secret),
+            created_at=at,
+            expires_at=at + timedelta(hours=hours),
+            address=address,
+            user_agent=(user_agent or "")[:300],
         )
-        record_event(session, "user.signed_in", f"{name} signed in", actor=Actor.admin(name, address), at=at)
+    )
     return secret
 
 
@@ -161,34 +163,21 @@ async def authenticate_api_token(db: Database, token: str, *, throttle: Throttle
         ApiToken.revoked_at.is_(None),
         ApiToken.expires_at.is_(None) | (ApiToken.expires_at > db.now()),
     )
-    key = f"token:{address}"
+    async with counting_failures(db, "api_token", throttle=throttle, address=address):
+        async with db.transaction() as session:
+            found = await session.scalar(query)
+        if found is None:
+            raise Unauthenticated("This API token is unknown, expired or revoked.")
+    return AdminIdentity(f"token:{found.name}", Role(found.role), None)
+
+
+async def _record_failure(
+    db: Database, keys: Sequence[Key], throttle: Throttle, name: str | None, address: str | None
+) -> None:
     async with db.transaction() as session:
-        found = await session.scalar(query)
-        if found is not None:
-            return AdminIdentity(f"token:{found.name}", Role(found.role), None)
-        await check_throttle(session, db, key, throttle)
-        session.add(LoginFailure(key=key, at=db.now()))
-    raise Unauthenticated("This API token is unknown, expired or revoked.")
-
-
-async def check_throttle(session: AsyncSession, db: Database, key: str, throttle: Throttle) -> None:
-    """Refuses where a key has failed too often.
-
-    Raises:
-        Throttled: it has; says when to return.
-    """
-    since = db.now() - timedelta(seconds=throttle.window_s)
-    query = select(func.count(), func.min(LoginFailure.at)).where(LoginFailure.key == key, LoginFailure.at > since)
-    failures, first_at = (await session.execute(query)).one()
-    if failures >= throttle.attempts:
-        wait_s = max(1, int((first_at - since).total_seconds()))
-        raise Throttled(f"Too many failed attempts. Try again in {wait_s} s.", retry_after_s=wait_s)
-
-
-async def _record_failure(db: Database, key: str, name: str, address: str | None) -> None:
-    async with db.transaction() as session:
-        session.add(LoginFailure(key=key, at=db.now()))
-        message = f"A sign-in as {name[:80]!r} failed"
+        await record_failure(session, db, keys, throttle, address=address)
+        # An unknown name is not written down: often it is a password typed into the wrong field.
+        message = f"A sign-in as {name!r} failed" if name else "A sign-in under an unknown name failed"
         record_event(session, "user.sign_in_failed", message, actor=Actor("anyone", address), at=db.now())
 
 

@@ -15,6 +15,7 @@ from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.jobs import RUN_OPERATION, RUN_POWER_ACTION
 from backend.db.migrate import migrate
+from backend.logs import set_up_logging
 from backend.provisioning.providers import Provider
 from backend.provisioning.providers.local import LocalProvider
 from backend.provisioning.steps import Worker
@@ -109,6 +110,7 @@ async def _reboot(db: Database, worker: Worker, vm_id: int) -> None:
 
 def run_worker(settings: Settings) -> int:
     """`lablink worker`: works on jobs in a process of its own until told to stop. Returns the exit status."""
+    set_up_logging(settings.log, settings.secrets.values())
     return asyncio.run(_run_worker(settings))
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import Request
 
 from backend.api.auth import get_address
-from backend.api.proofs import find_person
+from backend.api.person import find_person
 from backend.errors import InvalidInput, LabLinkError
 from backend.house import House
 from backend.services.codes import SEAT_KEY, is_code

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from nicegui import ui
 
 from backend.api.auth import get_address, get_house, is_secure
-from backend.api.cookies import check_same_origin, clear_session, session_cookie, set_session
+from backend.api.cookies import clear_session, session_cookie, set_session
+from backend.api.csrf import read_form
 from backend.errors import LabLinkError
 from backend.services.sign_in import sign_in, sign_out
 from lablink_ui.frame import public_frame
-from lablink_ui.parts import Field, tag
+from lablink_ui.parts import Field, form_token_field, tag
 from lablink_ui.visits import find_visit
+from lablink_ui.words import duration
 
 router = APIRouter(include_in_schema=False)
 MAX_PASSWORD = 1_000
@@ -26,6 +28,12 @@ _ERRORS = {
     "unavailable": "The database does not answer right now. Try again in a moment.",
     "ended": "Your session has ended. Sign in again to go on.",
     "wrong_origin": "The form was not sent from this server's own page. Try again here.",
+    "wrong_form": "The form was too old. Try again here.",
+    "oidc_unavailable": "The organisation's sign-in does not answer right now. Try again in a moment.",
+    "oidc_failed": "The organisation's sign-in did not work. Try again.",
+    "oidc_refused": "The organisation's sign-in was broken off there. Try again.",
+    "oidc_no_role": "Your account is in none of the groups that may use this console. Ask an admin.",
+    "oidc_disabled": "Your account was disabled here. Ask an admin.",
 }
 
 
@@ -35,11 +43,11 @@ async def login(request: Request) -> Response | None:
     target = _safe(request.query_params.get("next", ""))
     if await find_visit(request):
         return RedirectResponse(target, status_code=303)
-    error = request.query_params.get("error")
     with (
         public_frame("Sign in") as frame,
         tag("form", "card pad", method="post", action=f"/login?next={quote(target)}"),
     ):
+        form_token_field()
         frame.subtitle.say("For organisers. Researchers need no account.")
         Field("User", name="user", testid="login-user", value="admin", autocomplete="username", required=True)
         Field(
@@ -51,9 +59,11 @@ async def login(request: Request) -> Response | None:
             required=True,
             autofocus=True,
         )
-        words = _ERRORS.get(error, "That did not work.") if error else ""
-        tag("div", "error", words, data_testid="login-error", role="alert")
+        tag("div", "error", _said(request), data_testid="login-error", role="alert")
         tag("button", "button primary big", "Sign in", type="submit", data_testid="login-submit")
+        if get_house(request).oidc:
+            with tag("a", "button big", href=f"/oidc/login?for=admin&next={quote(target)}", data_testid="login-oidc"):
+                tag("span", "", get_house(request).settings.oidc.button)
     return None
 
 
@@ -61,20 +71,23 @@ async def login(request: Request) -> Response | None:
 async def post_login(request: Request) -> Response:
     """Takes the form."""
     house, target = get_house(request), _safe(request.query_params.get("next", ""))
-    form = parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
     try:
-        check_same_origin(request)
+        form = await read_form(request)
         secret = await sign_in(
             house.db,
-            form.get("user", [""])[0].replace("\x00", ""),
-            form.get("password", [""])[0][:MAX_PASSWORD],
+            form.get("user", "").replace("\x00", ""),
+            form.get("password", "")[:MAX_PASSWORD],
             throttle=house.throttle,
             session_hours=house.settings.server.session_hours,
             address=get_address(request),
             user_agent=request.headers.get("user-agent"),
         )
     except LabLinkError as exc:
-        return RedirectResponse(f"/login?error={exc.error_code}&next={quote(target)}", status_code=303)
+        wait = {"Retry-After": str(exc.retry_after_s)} if exc.retry_after_s else None
+        again = f"&wait_s={exc.retry_after_s}" if exc.retry_after_s else ""
+        return RedirectResponse(
+            f"/login?error={exc.error_code}{again}&next={quote(target)}", status_code=303, headers=wait
+        )
     response = RedirectResponse(target, status_code=303)
     set_session(response, secret, hours=house.settings.server.session_hours, secure=is_secure(house))
     return response
@@ -83,12 +96,19 @@ async def post_login(request: Request) -> Response:
 @router.post("/logout")
 async def post_logout(request: Request) -> Response:
     """Ends the session, here and in the database."""
-    check_same_origin(request)
+    await read_form(request)
     house = get_house(request)
     await sign_out(house.db, request.cookies.get(session_cookie(secure=is_secure(house)), ""))
     response = RedirectResponse("/login", status_code=303)
     clear_session(response, secure=is_secure(house))
     return response
+
+
+def _said(request: Request) -> str:
+    error, wait_s = request.query_params.get("error"), request.query_params.get("wait_s", "")
+    if error == "throttled" and wait_s.isdecimal():
+        return f"Too many failed attempts from here. Try again in {duration(int(wait_s[:6]))}."
+    return _ERRORS.get(error, "That did not work.") if error else ""
 
 
 def _safe(target: str) -> str:

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backend.api.csrf import FIELD
 from tests.harness.agents import HEALTHY, enrol, join, make_tokens
+from tests.harness.forms import form_token, post_form, sign_in
 from tests.harness.pools import make_pool
+from tests.harness.server import PASSWORD
 
 BEAT = {"boot_id": "b", **HEALTHY}
 _names = (f"bad{n}" for n in itertools.count())
@@ -220,14 +223,12 @@ async def test_the_openapi_description_holds_every_route_of_the_contract(shared_
 
 
 async def test_guessing_passwords_is_throttled_and_signing_out_ends_the_session(start_server) -> None:
-    from tests.harness.server import PASSWORD
-
     server = await start_server("server.sign_in_attempts=3")
     origin = {"Origin": server.url}
     async with server.client() as browser:
         right = {"user": "admin", "password": PASSWORD}
         assert (await browser.post("/login", data=right)).headers["location"].startswith("/login?error=wrong_origin")
-        signed_in = await browser.post("/login", data=right, headers=origin)
+        signed_in = await sign_in(browser)
         assert signed_in.headers["location"] == "/admin"
         cookie = signed_in.headers["set-cookie"]
         assert "HttpOnly" in cookie
@@ -235,14 +236,16 @@ async def test_guessing_passwords_is_throttled_and_signing_out_ends_the_session(
         assert (await browser.get("/api/admin/instances")).status_code == 200
         created = await browser.post("/api/admin/create", json={"pool": "default", "count": 1})
         assert created.status_code == 403
-        await browser.post("/logout", headers=origin)
+        await post_form(browser, "/admin", "/logout")
     async with server.client(cookies={"lablink-session": signed_in.cookies["lablink-session"]}) as stale:
         assert (await stale.get("/api/admin/instances")).status_code == 401
     async with server.client() as guesser:
+        data = {FIELD: await form_token(guesser, "/login"), "user": "admin"}
         answers = [
-            (await guesser.post("/login", data={"user": "admin", "password": f"g{n}"}, headers=origin)).headers[
-                "location"
-            ]
-            for n in range(5)
+            await guesser.post("/login", data=data | {"password": f"guess {n}"}, headers=origin) for n in range(5)
         ]
-        assert ["throttled" in answer for answer in answers] == [False] * 3 + [True] * 2
+        locations = [answer.headers["location"] for answer in answers]
+        assert ["throttled" in location for location in locations] == [False] * 3 + [True] * 2
+        # Told when to return: to programs, and on the page.
+        assert 0 < int(answers[-1].headers["retry-after"]) <= 301
+        assert "Try again in" in (await guesser.get(locations[-1])).text

@@ -35,10 +35,18 @@ def free_port() -> int:
 class Server:
     """Starts, stops and kills one server; its data outlives it until ``close``."""
 
-    def __init__(self, home: Path, *settings: str, verb: str = "serve", database_url: str | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *settings: str,
+        verb: str = "serve",
+        database_url: str | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.home, self.port, self._verb = home, free_port(), verb
         self._settings = (*FAST, *settings)
         self._database_url = database_url
+        self._environment = environment or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home.parent / f"{home.name}.log"
@@ -66,6 +74,7 @@ class Server:
             "LABLINK_HOME": str(self.home),
             "LABLINK_ADMIN_PASSWORD": PASSWORD,
             "LABLINK_API_TOKEN": API_TOKEN,
+            **self._environment,
         }
         if self._database_url:
             environment["LABLINK_DATABASE_URL"] = self._database_url

@@ -1,0 +1,172 @@
+"""What goes out by REST, for the description of the API: its fields, and every refusal that a route may give.
+
+Fields may be added at any time; what is named here stays.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from backend.states import ClaimStatus, CommandKind, Health, OperationKind, OperationStatus, Origin, VmStatus
+
+_WHY = {
+    400: "the body could not be read",
+    401: "no credential, or one that is unknown, expired or used up",
+    403: "this credential may not do this, or another site's page asked",
+    404: "what is named does not exist",
+    405: "the route has no such method",
+    408: "the request did not arrive in time",
+    409: "the present state does not allow it",
+    413: "the body is too large",
+    422: "a field is missing, unknown or wrong; the message names it",
+    429: "too many failures; Retry-After says when to return",
+    431: "the headers are too large",
+    503: "not now; the same request may succeed later",
+}
+ANY_ROUTE = (405, 408, 431, 503)
+WITH_BODY = (400, 413, 422)
+
+
+class Answer(BaseModel):
+    """The base: further fields may come."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Problem(Answer):
+    """A code for programs, a sentence for people."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(Answer):
+    """Every refusal."""
+
+    error: Problem
+
+
+class Nothing(Answer):
+    """Taken; there is nothing to say."""
+
+
+class EnrolledAnswer(Answer):
+    """`POST /api/vm_startup`. ``agent_token`` is there after an enrolment, and this once."""
+
+    heartbeat_interval_s: int
+    agent_token: str | None = None
+
+
+class CommandItem(Answer):
+    """Work for one agent."""
+
+    id: int
+    kind: CommandKind
+    payload: dict[str, Any]
+
+
+class CommandsAnswer(Answer):
+    """`GET /api/commands`."""
+
+    commands: list[CommandItem]
+
+
+class ClaimedAnswer(Answer):
+    """A seat, or one's own once more. ``hostname`` is null until there is a machine; ``seat_key`` is told this once."""
+
+    hostname: str | None
+    status: ClaimStatus
+    seat_url: str
+    seat_key: str | None = None
+
+
+class WaitingAnswer(Answer):
+    """A place in line, from 1."""
+
+    status: Literal["waiting"]
+    position: int
+    seat_url: str
+    seat_key: str | None = None
+
+
+class InstanceItem(Answer):
+    """A VM."""
+
+    hostname: str
+    pool: str
+    provider: str
+    origin: Origin
+    status: VmStatus
+    reason: str | None
+    email: str | None
+    health: Health | None
+    boot_id: str | None
+    agent_version: str | None
+    created_at: datetime
+    status_changed_at: datetime
+
+
+class InstancesAnswer(Answer):
+    """`GET /api/admin/instances`."""
+
+    instances: list[InstanceItem]
+
+
+class LaunchAnswer(Answer):
+    """`POST /api/admin/create`."""
+
+    operation_id: int
+    hostnames: list[str]
+
+
+class DestroyAnswer(Answer):
+    """`POST /api/admin/destroy`: one operation a pool; none where only joined machines leave."""
+
+    operation_id: int | None
+    operation_ids: list[int]
+    hostnames: list[str]
+
+
+class OperationAnswer(Answer):
+    """`GET /api/admin/operations/{id}`."""
+
+    id: int
+    pool: str
+    kind: OperationKind
+    status: OperationStatus
+    reason: str | None
+    requested_by: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    hostnames: list[str]
+    progress: list[dict[str, Any]]
+
+
+class TokensAnswer(Answer):
+    """`POST /api/admin/enrolments`."""
+
+    tokens: list[str]
+
+
+class AliveAnswer(Answer):
+    """`GET /healthz`."""
+
+    status: Literal["ok"]
+
+
+class ReadyAnswer(Answer):
+    """`GET /readyz`. ``tasks`` holds those that failed last time, with their sentence."""
+
+    status: Literal["ready", "not ready"]
+    listener: str
+    pages: str
+    tasks: dict[str, str]
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals that a route may give, besides those of any route."""
+    return {status: {"model": ErrorAnswer, "description": _WHY[status]} for status in (*ANY_ROUTE, *statuses)}

@@ -1,0 +1,62 @@
+"""What must never stand in a log, struck out by its look: tokens, cookies, codes, links that open something, passwords.
+
+Applied to the server's own log and to every text that is stored because something said it: lines that agents and
+Terraform write, messages of events. Rather a harmless word too much than one secret too few.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+STRUCK = "[secret]"
+SHORTEST_VALUE = 6
+_NAMED = (
+    "(?:password|passwd|passphrase|pwd|secret|(?:api|agent|access|refresh|id|enrolment)_?token|api_?key"
+    r"|\bpin|code_verifier|lablink_keys)"
+)
+# name=value, "name": "value", ('name', b'value'): what may stand between a name and its value.
+_IS = r"""(?:["']?\s{0,9}(?:[=:]|=>)\s{0,9}b?["']?|["'],\s{0,9}b?["'])"""
+# (what a line must hold, in lower case, for the rule to be worth trying; the rule: its first group stays)
+_RULES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
+    (triggers, re.compile(pattern))
+    for triggers, pattern in (
+        (("bearer", "basic"), r"(?i)\b((?:bearer|basic)\s{1,9})[A-Za-z0-9._~+/=-]{4,}"),
+        # Our cookies, in a header, a dictionary or a traceback.
+        (("lablink-",), rf"((?:__Host-)?lablink-[a-z]{{1,20}}{_IS})[^\s;\"',)}}]+"),
+        # A page's client id stands in its socket's URL and speaks for the page.
+        (("client_id",), r"(?i)\b(client_id=)[^\s&\"']+"),
+        # The password in a URL: postgresql://user:password@host.
+        (("://",), r"(\b[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s/:@\"']{0,200}:)[^\s/\"']{1,500}(?=@)"),
+        # Anything that calls itself a secret.
+        (
+            ("pass", "pwd", "secret", "token", "key", "pin", "verifier"),
+            rf"(?i)({_NAMED}{_IS})[^\s\"'&;,)}}]+",
+        ),
+        (("?", "&"), r"(?i)([?&](?:token|code|state|nonce|key|session_state)=)[^\s&\"']+"),
+        # Links that open a seat or make an admin.
+        (("/seat/open/", "/invite/"), r"(/(?:seat/open|invite)/)[^\s/?#\"'<>]+"),
+        # A code of Google's page for Chrome Remote Desktop, plain or in a URL.
+        (("4/", "4%2f"), r"(?<![A-Za-z0-9])()4(?:/|%2[fF])[A-Za-z0-9_-]{10,}"),
+        # What we sealed, and a provider's JWT.
+        (("gaaaa",), r"()\bgAAAA[A-Za-z0-9_=-]{40,}"),
+        (("eyj",), r"()\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"),
+    )
+)
+# 256 random bits, URL-safe, as all our tokens and signatures are: by their length and their mixture.
+_RANDOM = re.compile(
+    r"(?<![A-Za-z0-9_-])(?=[A-Za-z_-]{0,42}\d)(?=[a-z0-9_-]{0,42}[A-Z])(?=[A-Z0-9_-]{0,42}[a-z])"
+    r"[A-Za-z0-9_-]{43}=?(?![A-Za-z0-9_-])"
+)
+
+
+def redact(text: str, values: Collection[str] = ()) -> str:
+    """The text with every secret struck out: what looks like one, and these very ``values`` whatever they look like."""
+    for value in values:
+        if len(value) >= SHORTEST_VALUE:
+            text = text.replace(value, STRUCK)
+    lowered = text.lower()
+    for triggers, pattern in _RULES:
+        if any(trigger in lowered for trigger in triggers):
+            text = pattern.sub(rf"\g<1>{STRUCK}", text)
+    return _RANDOM.sub(STRUCK, text)

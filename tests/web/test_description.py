@@ -1,0 +1,123 @@
+"""The API keeps to its own description, whoever asks and whatever is sent (schemathesis, with fixed seeds)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import given as for_each
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from backend.live.command_waits import MAX_WAIT_S
+from backend.models import ApiToken
+from backend.services.actor import Actor
+from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
+from backend.services.tokens import hash_token
+from backend.states import Role
+from tests.harness.agents import join, make_tokens
+from tests.harness.pools import database_of
+from tests.harness.server import API_TOKEN, Server
+
+EXAMPLES = 8
+VIEWER_TOKEN = "a-token-of-somebody-who-only-looks"
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+OPEN_POOL, CLOSED_POOL = "described", "closed"
+
+
+@pytest.fixture(scope="module")
+async def described_server(tmp_path_factory: pytest.TempPathFactory):
+    """A server with an open pool, a closed one, and a viewer's token. Wrong tokens are tried far too often here."""
+    server = await Server(tmp_path_factory.mktemp("described") / "home", "server.sign_in_attempts=20").start()
+    async with database_of(server) as db:
+        for name in (OPEN_POOL, CLOSED_POOL):
+            await ensure_pool(db, name, PoolSpec(), actor=Actor.admin("test"))
+        await set_pool_open(db, CLOSED_POOL, is_open=False, actor=Actor.admin("test"))
+        async with db.transaction() as session:
+            values = {"name": "viewer", "token_hash": hash_token(VIEWER_TOKEN), "role": Role.VIEWER}
+            session.add(ApiToken(**values, created_at=db.now()))
+    yield server
+    await server.close()
+
+
+async def headers_of(server: Server, credential: str) -> dict[str, str]:
+    """What somebody with this credential sends along."""
+    if credential == "nothing":
+        return {}
+    if credential == "browser":
+        async with server.client() as client:
+            await client.get("/")
+            return {"Cookie": f"lablink-browser={client.cookies['lablink-browser']}", "Origin": server.url}
+    if credential == "agent":
+        async with server.client() as client:
+            (agent,) = await join(server, client, 1, prefix="described", pool=OPEN_POOL)
+        return agent.headers
+    tokens = {"admin": API_TOKEN, "viewer": VIEWER_TOKEN, "unknown": "nobody-knows-this-token-at-all"}
+    token = tokens.get(credential) or (await make_tokens(server, 1, OPEN_POOL))[0]
+    return {"Authorization": f"Bearer {token}"}
+
+
+def tame(case: schemathesis.Case) -> None:
+    """Makes it mean something: pools that there are, and no long polls."""
+    if isinstance(case.body, dict) and isinstance(case.body.get("pool"), str):
+        case.body["pool"] = CLOSED_POOL if case.path.endswith("/create") else OPEN_POOL
+    wait = (case.query or {}).get("wait")
+    if isinstance(wait, int | float) and 0 <= wait <= MAX_WAIT_S:
+        case.query["wait"] = 0
+
+
+@pytest.mark.parametrize("credential", ["nothing", "unknown", "browser", "enrolment", "agent", "viewer", "admin"])
+async def test_no_answer_contradicts_the_description(described_server: Server, credential: str) -> None:
+    headers = await headers_of(described_server, credential)
+    schema = schemathesis.openapi.from_dict(
+        httpx.get(f"{described_server.url}/api/openapi.json", trust_env=False).json()
+    )
+    answers: set[tuple[str, int]] = set()
+    with requests.Session() as session:
+        session.trust_env = False
+        for result in schema.get_all_operations():
+            run_one(result.ok(), described_server, session, headers, answers)
+    assert {200, 422} & {status for _, status in answers}
+    said = {status for label, status in answers if label == "GET /api/admin/instances"}
+    assert said & {200} if credential in {"admin", "viewer"} else said <= {401, 422, 429}
+
+
+def run_one(
+    operation: Any, server: Server, session: requests.Session, headers: dict[str, str], answers: set[tuple[str, int]]
+) -> None:
+    right, wrong = (operation.as_strategy(generation_mode=mode) for mode in GenerationMode)
+
+    @seed(20_261_124)
+    @for_each(case=st.one_of(right, wrong))
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    def examples(case: schemathesis.Case) -> None:
+        tame(case)
+        response = case.call(base_url=server.url, session=session, headers=headers)
+        case.validate_response(response, checks=CHECKS)
+        answers.add((operation.label, response.status_code))
+
+    run: Callable[[], None] = examples
+    run()
