@@ -60,23 +60,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_agent(arguments[1:])
     given = _parser().parse_args(arguments)
-    if given.verb == "bench":
-        from lablink_ui.bench import run_bench
-
-        return run_bench(given.scenarios, json_file=given.json)
     try:
-        return _with_settings(given, _find_verb(given.verb, given))
+        if given.verb == "bench":
+            from lablink_ui.bench import run_bench
+
+            return run_bench(given.scenarios, json_file=given.json)
+        if given.verb in {"demo", "serve"}:
+            _end_when_told()
+        return _with_settings(given)
     except ModuleNotFoundError as exc:
         # The plain package is the agent.
-        print(f"lablink: {exc.name} is not installed; `lablink {given.verb}` needs lablink[server]", file=sys.stderr)
+        print(
+            f"lablink: {exc.name} is not installed: `lablink {given.verb}` needs this package's extra 'server', "
+            "lablink[server]; a VM needs `lablink agent` alone",
+            file=sys.stderr,
+        )
         return 1
     except BrokenPipeError:
         return 0
 
 
-def _find_verb(verb: str, given: argparse.Namespace) -> Callable[[Settings], int]:
+def _find_verb(given: argparse.Namespace) -> Callable[[Settings], int]:
+    verb = given.verb
     if verb in {"demo", "serve"}:
-        _end_when_told()
         from lablink_ui import main as server
 
         return server.run_demo if verb == "demo" else server.run_serve
@@ -99,12 +105,14 @@ def _end_when_told() -> None:
         signal.signal(number, lambda *_: os._exit(0))
 
 
-def _with_settings(given: argparse.Namespace, run: Callable[[Settings], int]) -> int:
+def _with_settings(given: argparse.Namespace) -> int:
     from backend.errors import LabLinkError
     from backend.settings import SettingsError, load_settings
 
     try:
-        return run(load_settings(given.settings, file=given.config, environment=os.environ))
+        # Before the verb's own imports, which take a second: a wrong setting is said at once.
+        settings = load_settings(given.settings, file=given.config, environment=os.environ)
+        return _find_verb(given)(settings)
     except SettingsError as exc:
         print(f"lablink: {exc}", file=sys.stderr)
         return 2
