@@ -10,8 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from backend.api.auth import Address, TheHouse
 from backend.api.cookies import check_same_origin
 from backend.api.messages import ClaimMessage
-from backend.services.claims import ClaimResult, create_seat_link, get_position, open_seat_link, request_claim
-from backend.states import ClaimStatus
+from backend.services.claims import ClaimResult, open_seat_link, request_claim
 
 router = APIRouter(tags=["researcher"])
 
@@ -46,9 +45,9 @@ async def request_vm(
         user_agent=request.headers.get("user-agent"),
     )
     seat_url = f"{house.settings.public_url}/seat"
-    if owner_hash is None:
-        seat_url += f"/open/{await create_seat_link(house.db, result.claim.id)}"
-    return await _answer(house, result, seat_url)
+    if result.link is not None:
+        seat_url += f"/open/{result.link}"
+    return _answer(result, seat_url)
 
 
 @router.get("/seat/open/{link}", include_in_schema=False)
@@ -60,11 +59,10 @@ async def open_seat(link: str, request: Request, house: TheHouse, address: Addre
     return RedirectResponse("/seat", status_code=303, headers={"Referrer-Policy": "no-referrer"})
 
 
-async def _answer(house: TheHouse, result: ClaimResult, seat_url: str) -> JSONResponse:
+def _answer(result: ClaimResult, seat_url: str) -> JSONResponse:
     claim = result.claim
-    if claim.status is ClaimStatus.WAITING:
-        position = await get_position(house.db, claim.id)
-        if position is not None:
-            return JSONResponse({"status": claim.status, "position": position, "seat_url": seat_url}, status_code=202)
+    if result.position is not None:
+        content = {"status": claim.status, "position": result.position, "seat_url": seat_url}
+        return JSONResponse(content, status_code=202)
     content = {"hostname": claim.hostname, "status": claim.status, "seat_url": seat_url}
     return JSONResponse(content, status_code=201 if result.created else 200)

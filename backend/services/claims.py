@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from sqlalchemy import func, select
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
-from backend.errors import Conflict, InvalidInput, NotFound, SeatExists, Unauthenticated
+from backend.errors import Conflict, InvalidInput, NotFound, SeatExists, Unauthenticated, Unavailable
 from backend.models import Claim, Pool, SeatLink, Vm
 from backend.services.actor import Actor
 from backend.services.moves import record_event
@@ -30,10 +30,15 @@ _EMAIL = re.compile(r"[^\s@<>\"'`\\,;\x00-\x1f\x7f]{1,64}@[^\s@<>\"'`\\,;\x00-\x
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """A claim, and whether this very request made it."""
+    """A claim, whether this very request made it, its place in line, and a link for whoever came without a cookie.
+
+    All of it comes out of one transaction: either the person is told everything, or nothing was kept.
+    """
 
     claim: ClaimView
     created: bool
+    position: int | None
+    link: str | None
 
 
 def check_email(email: str) -> str:
@@ -72,29 +77,20 @@ async def request_claim(
         pool = await get_pool_row(session, pool_name)
         check_open(pool)
         claim = await _insert_waiting(session, pool.id, email, owner_hash, key_hash, db)
+        created = claim is not None
         if claim is None:
-            mine = await _find_own(session, pool.id, email, owner_hash, key_hash)
-            return ClaimResult(await _view(session, mine, pool), created=False)
-        if owner_hash is not None:
-            await add_browser(session, db, claim, owner_hash, address=address, user_agent=user_agent)
-        vm = None if await is_anyone_waiting(session, pool.id, claim.id) else await find_free_vm(session, pool.id)
-        if vm is not None:
-            seat(session, claim, vm, actor=actor, at=db.now())
+            claim = await _find_own(session, pool.id, email, owner_hash, key_hash)
         else:
-            record_event(
-                session,
-                "claim.waiting",
-                f"{email} stands in line for {pool.name}",
-                actor=actor,
-                at=db.now(),
-                pool_id=pool.id,
-                claim_id=claim.id,
-            )
-        result = ClaimResult(await _view(session, claim, pool), created=True)
-    # Looked at once more after the commit: a VM may have come free while this claim was not yet visible to its giver.
-    if vm is None and await serve_waiting(db, pool.id):
-        return ClaimResult(await get_claim(db, result.claim.id), created=True)
-    return result
+            if owner_hash is not None:
+                await add_browser(session, db, claim, owner_hash, address=address, user_agent=user_agent)
+            await _seat_or_line_up(session, db, claim, pool, actor)
+        result = ClaimResult(
+            claim=await _view(session, claim, pool),
+            created=created,
+            position=await _find_position(session, claim),
+            link=_add_link(session, db, claim.id) if owner_hash is None else None,
+        )
+    return await _look_again(db, result) if created and result.position is not None else result
 
 
 async def serve_waiting(db: Database, pool_id: int) -> int:
@@ -147,13 +143,7 @@ async def get_position(db: Database, claim_id: int) -> int | None:
     """The place in line, from 1; None once it is not waiting."""
     async with db.transaction() as session:
         claim = await session.get(Claim, claim_id)
-        if claim is None or claim.status != ClaimStatus.WAITING:
-            return None
-        return await session.scalar(
-            select(func.count()).where(
-                Claim.pool_id == claim.pool_id, Claim.status == ClaimStatus.WAITING, Claim.id <= claim.id
-            )
-        )
+        return None if claim is None else await _find_position(session, claim)
 
 
 async def release_own_claim(db: Database, claim_id: int, *, owner_hash: bytes, address: str | None = None) -> None:
@@ -190,18 +180,6 @@ async def release_vms(db: Database, hostnames: Collection[str], *, actor: Actor)
         return list(vms.values())
 
 
-async def create_seat_link(db: Database, claim_id: int) -> str:
-    """A fresh secret that opens this seat in a browser once, within a day."""
-    token = new_token()
-    async with db.transaction() as session:
-        session.add(
-            SeatLink(
-                claim_id=claim_id, token_hash=hash_token(token), expires_at=db.now() + timedelta(seconds=SEAT_LINK_S)
-            )
-        )
-    return token
-
-
 async def open_seat_link(
     db: Database, token: str, *, owner_hash: bytes, address: str | None = None, user_agent: str | None = None
 ) -> ClaimView:
@@ -229,6 +207,46 @@ async def open_seat_link(
             claim_id=claim.id,
         )
         return await _view(session, claim, await session.get_one(Pool, claim.pool_id))
+
+
+async def _seat_or_line_up(session: AsyncSession, db: Database, claim: Claim, pool: Pool, actor: Actor) -> None:
+    vm = None if await is_anyone_waiting(session, pool.id, claim.id) else await find_free_vm(session, pool.id)
+    if vm is not None:
+        seat(session, claim, vm, actor=actor, at=db.now())
+        return
+    message = f"{claim.email} stands in line for {pool.name}"
+    at = db.now()
+    record_event(session, "claim.waiting", message, actor=actor, at=at, pool_id=pool.id, claim_id=claim.id)
+
+
+async def _look_again(db: Database, result: ClaimResult) -> ClaimResult:
+    """A VM may have come free while the claim was not yet visible to its giver. Whatever comes of this, it stands."""
+    try:
+        async with db.transaction() as session:
+            await serve_line(session, result.claim.pool_id, at=db.now())
+            claim = await session.get_one(Claim, result.claim.id)
+            view = await _view(session, claim, await session.get_one(Pool, claim.pool_id))
+            return replace(result, claim=view, position=await _find_position(session, claim))
+    except Unavailable:
+        return result
+
+
+async def _find_position(session: AsyncSession, claim: Claim) -> int | None:
+    if claim.status != ClaimStatus.WAITING:
+        return None
+    return await session.scalar(
+        select(func.count()).where(
+            Claim.pool_id == claim.pool_id, Claim.status == ClaimStatus.WAITING, Claim.id <= claim.id
+        )
+    )
+
+
+def _add_link(session: AsyncSession, db: Database, claim_id: int) -> str:
+    """A fresh secret that opens this seat in a browser once, within a day."""
+    token = new_token()
+    expires_at = db.now() + timedelta(seconds=SEAT_LINK_S)
+    session.add(SeatLink(claim_id=claim_id, token_hash=hash_token(token), expires_at=expires_at))
+    return token
 
 
 async def _insert_waiting(
