@@ -12,9 +12,8 @@ from backend.api.auth import Address, TheHouse
 from backend.api.cookies import check_same_origin
 from backend.api.messages import ClaimMessage
 from backend.api.proofs import make_proof
-from backend.services.claims import ClaimResult, create_seat_link, get_position, open_seat_link, request_claim
+from backend.services.claims import ClaimResult, open_seat_link, request_claim
 from backend.services.throttles import counting_failures
-from backend.states import ClaimStatus
 
 router = APIRouter(tags=["researcher"])
 
@@ -54,9 +53,9 @@ async def request_vm(
         proof=make_proof(request, house, code=body.code, link=body.me),
     )
     seat_url = f"{house.settings.public_url}/seat"
-    if owner_hash is None:
-        seat_url += f"/open/{await create_seat_link(house.db, result.claim.id)}"
-    return await _answer(house, result, seat_url)
+    if result.link is not None:
+        seat_url += f"/open/{result.link}"
+    return _answer(result, seat_url)
 
 
 @router.get("/seat/open/{link}", include_in_schema=False)
@@ -71,13 +70,11 @@ async def open_seat(link: str, request: Request, house: TheHouse, address: Addre
     return RedirectResponse("/seat", status_code=303, headers={"Referrer-Policy": "no-referrer"})
 
 
-async def _answer(house: TheHouse, result: ClaimResult, seat_url: str) -> JSONResponse:
+def _answer(result: ClaimResult, seat_url: str) -> JSONResponse:
     claim = result.claim
     content: dict[str, Any] = {"status": claim.status, "seat_url": seat_url}
     if result.seat_key is not None:
         content["seat_key"] = result.seat_key
-    if claim.status is ClaimStatus.WAITING:
-        position = await get_position(house.db, claim.id)
-        if position is not None:
-            return JSONResponse({**content, "position": position}, status_code=202)
+    if result.position is not None:
+        return JSONResponse({**content, "position": result.position}, status_code=202)
     return JSONResponse({**content, "hostname": claim.hostname}, status_code=201 if result.created else 200)

@@ -36,7 +36,8 @@ class Database:
             self.conninfo.replace("postgresql://", "postgresql+psycopg://", 1),
             pool_size=pool_size,
             max_overflow=pool_size,
-            pool_timeout=10,
+            # A crowd that arrives at once waits its turn; to be told "later" would be no sooner.
+            pool_timeout=30,
             connect_args={
                 "connect_timeout": 5,
                 "application_name": "lablink",

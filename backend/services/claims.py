@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
-from backend.errors import Conflict, Forbidden, NotFound, SeatExists, Unauthenticated
+from backend.errors import Conflict, Forbidden, NotFound, SeatExists, Unauthenticated, Unavailable
 from backend.models import Claim, Pool, SeatLink, Vm
 from backend.services.actor import Actor
 from backend.services.admission import NO_PROOF, Admitted, Proof, admit
@@ -32,10 +32,16 @@ SEAT_LINK_S = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """A claim, and whether this very request made it. ``seat_key`` is known now and never again."""
+    """A claim, whether this very request made it, its place in line, and a link for whoever came without a cookie.
+
+    All of it comes out of one transaction: either the person is told everything, or nothing was kept. ``seat_key`` is
+    known now and never again.
+    """
 
     claim: ClaimView
     created: bool
+    position: int | None
+    link: str | None
     seat_key: str | None = None
 
 
@@ -64,31 +70,15 @@ async def request_claim(
     async with counting_guesses(db, address), db.transaction() as session:
         pool = await get_pool_row(session, pool_name)
         check_open(pool)
-        mine = await _find_own(session, pool.id, email, owner_hash, idempotency_hash)
-        try:
-            admitted = Admitted("") if mine else await admit(session, db, pool, email, proof)
-        except Forbidden:
-            # The last use of a code may have been this very browser's other click, a moment ago.
-            mine = await _find_own(session, pool.id, email, owner_hash, idempotency_hash)
-            if mine is None:
-                raise
-        if mine is not None:
-            return ClaimResult(await view_claim(session, mine, pool), created=False)
-        key = new_code(SEAT_KEY)
-        claim = await _insert_waiting(session, db, pool.id, admitted, owner_hash, idempotency_hash, hash_token(key))
-        if claim is None:
-            mine = await _find_own(session, pool.id, admitted.email, owner_hash, idempotency_hash)
-            if mine is None:
-                mine = await _open_for_person(session, db, pool, admitted, browser)
-            return ClaimResult(await view_claim(session, mine, pool), created=False)
-        is_seated = await _take_place(session, db, pool, claim, browser)
-        if admitted.code_id is not None:
-            await count_use(session, admitted.code_id)
-        result = ClaimResult(await view_claim(session, claim, pool), created=True, seat_key=show_code(key))
-    # Looked at once more after the commit: a VM may have come free while this claim was not yet visible to its giver.
-    if not is_seated and await serve_waiting(db, pool.id):
-        return replace(result, claim=await get_claim(db, result.claim.id))
-    return result
+        claim, key = await _find_or_make(session, db, pool, email, browser, idempotency_hash, proof)
+        result = ClaimResult(
+            claim=await view_claim(session, claim, pool),
+            created=key is not None,
+            position=await _find_position(session, claim),
+            link=_add_link(session, db, claim.id) if owner_hash is None else None,
+            seat_key=key,
+        )
+    return await _look_again(db, result) if result.created and result.position is not None else result
 
 
 async def serve_waiting(db: Database, pool_id: int) -> int:
@@ -141,13 +131,7 @@ async def get_position(db: Database, claim_id: int) -> int | None:
     """The place in line, from 1; None once it is not waiting."""
     async with db.transaction() as session:
         claim = await session.get(Claim, claim_id)
-        if claim is None or claim.status != ClaimStatus.WAITING:
-            return None
-        return await session.scalar(
-            select(func.count()).where(
-                Claim.pool_id == claim.pool_id, Claim.status == ClaimStatus.WAITING, Claim.id <= claim.id
-            )
-        )
+        return None if claim is None else await _find_position(session, claim)
 
 
 async def release_own_claim(
@@ -188,18 +172,6 @@ async def release_vms(db: Database, hostnames: Collection[str], *, actor: Actor)
         for claim in await list_held(session, vms):
             await vacate(session, claim, ClaimStatus.RELEASED, actor=actor, at=db.now(), reason=why)
         return list(vms.values())
-
-
-async def create_seat_link(db: Database, claim_id: int) -> str:
-    """A fresh secret that opens this seat in a browser once, within a day."""
-    token = new_token()
-    async with db.transaction() as session:
-        session.add(
-            SeatLink(
-                claim_id=claim_id, token_hash=hash_token(token), expires_at=db.now() + timedelta(seconds=SEAT_LINK_S)
-            )
-        )
-    return token
 
 
 async def open_seat_link(
@@ -243,8 +215,40 @@ class _Browser:
     user_agent: str | None
 
 
-async def _take_place(session: AsyncSession, db: Database, pool: Pool, claim: Claim, browser: _Browser) -> bool:
-    """Seats a fresh claim, or leaves it in line. Returns whether it was seated."""
+async def _find_or_make(
+    session: AsyncSession,
+    db: Database,
+    pool: Pool,
+    email: str | None,
+    browser: _Browser,
+    idempotency_hash: bytes | None,
+    proof: Proof,
+) -> tuple[Claim, str | None]:
+    """The open claim that whoever asks holds already, or else a fresh one and its seat key."""
+    mine = await _find_own(session, pool.id, email, browser.owner_hash, idempotency_hash)
+    if mine is not None:
+        return mine, None
+    try:
+        admitted = await admit(session, db, pool, email, proof)
+    except Forbidden:
+        # The last use of a code may have been this very browser's other click, a moment ago.
+        mine = await _find_own(session, pool.id, email, browser.owner_hash, idempotency_hash)
+        if mine is None:
+            raise
+        return mine, None
+    key = new_code(SEAT_KEY)
+    claim = await _insert_waiting(session, db, pool.id, admitted, browser.owner_hash, idempotency_hash, hash_token(key))
+    if claim is None:
+        mine = await _find_own(session, pool.id, admitted.email, browser.owner_hash, idempotency_hash)
+        return mine or await _open_for_person(session, db, pool, admitted, browser), None
+    await _take_place(session, db, pool, claim, browser)
+    if admitted.code_id is not None:
+        await count_use(session, admitted.code_id)
+    return claim, show_code(key)
+
+
+async def _take_place(session: AsyncSession, db: Database, pool: Pool, claim: Claim, browser: _Browser) -> None:
+    """Seats a fresh claim, or leaves it in line."""
     actor = Actor.researcher(claim.email, browser.address)
     if browser.owner_hash is not None:
         await add_browser(
@@ -253,10 +257,39 @@ async def _take_place(session: AsyncSession, db: Database, pool: Pool, claim: Cl
     vm = None if await is_anyone_waiting(session, pool.id, claim.id) else await find_free_vm(session, pool.id)
     if vm is not None:
         await seat(session, claim, vm, actor=actor, at=db.now())
-        return True
+        return
     message = f"{claim.email} stands in line for {pool.name}"
     record_event(session, "claim.waiting", message, actor=actor, at=db.now(), pool_id=pool.id, claim_id=claim.id)
-    return False
+
+
+async def _look_again(db: Database, result: ClaimResult) -> ClaimResult:
+    """A VM may have come free while the claim was not yet visible to its giver. Whatever comes of this, it stands."""
+    try:
+        async with db.transaction() as session:
+            await serve_line(session, result.claim.pool_id, at=db.now())
+            claim = await session.get_one(Claim, result.claim.id)
+            view = await view_claim(session, claim, await session.get_one(Pool, claim.pool_id))
+            return replace(result, claim=view, position=await _find_position(session, claim))
+    except Unavailable:
+        return result
+
+
+async def _find_position(session: AsyncSession, claim: Claim) -> int | None:
+    if claim.status != ClaimStatus.WAITING:
+        return None
+    return await session.scalar(
+        select(func.count()).where(
+            Claim.pool_id == claim.pool_id, Claim.status == ClaimStatus.WAITING, Claim.id <= claim.id
+        )
+    )
+
+
+def _add_link(session: AsyncSession, db: Database, claim_id: int) -> str:
+    """A fresh secret that opens this seat in a browser once, within a day."""
+    token = new_token()
+    expires_at = db.now() + timedelta(seconds=SEAT_LINK_S)
+    session.add(SeatLink(claim_id=claim_id, token_hash=hash_token(token), expires_at=expires_at))
+    return token
 
 
 async def _insert_waiting(

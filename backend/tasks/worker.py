@@ -71,6 +71,11 @@ async def work_on_jobs(db: Database, worker: Worker, settings: Settings) -> None
     async def run_power_action(vm_id: int, action: str) -> None:
         await _reboot(db, worker, vm_id)
 
+    @app.periodic(cron="0 0 1 1 *")
+    @app.task(name="happy_new_year")
+    async def happy_new_year(timestamp: int) -> None:
+        """Makes procrastinate watch its heartbeat and its LISTEN: it stops watching where nothing is periodic."""
+
     async def note(do: Callable[[], Awaitable[object]], *_: object) -> object:
         job = asyncio.current_task()
         assert job is not None

@@ -110,6 +110,9 @@ async def test_the_embedded_postgres_killed_in_a_launch_is_started_again_by_the_
     assert time.monotonic() - began < BACK_S
     finished = await server.until_operation_ends(launched)
     assert (finished["status"], finished["attempt"]) == ("succeeded", 1)
+    # The worker hears of new jobs again; its own look every 5 s would be too late for this.
+    later, _ = await server.launch(1)
+    await until(lambda: has_begun(server, later), within_s=2)
     await server.until_status([seat, *names], "available", "in-use")
     # The page that was open all the time says so too.
     for name in names:

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from backend.db.engine import Database
 from backend.errors import Conflict, InvalidInput, NotFound, SeatExists, Unauthenticated
 from backend.services.claims import (
-    create_seat_link,
     get_claim,
     get_position,
     list_claims,
@@ -20,6 +20,7 @@ from backend.services.claims import (
 )
 from backend.services.emails import check_email
 from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
+from backend.services.sessions import LINE_LOCK
 from backend.states import ClaimStatus
 from tests.services.worlds import ADMIN, make_machines, obey, status_of
 
@@ -129,21 +130,36 @@ async def test_an_admin_takes_a_seat_back(db: Database) -> None:
 
 async def test_a_seat_link_opens_once(db: Database) -> None:
     await make_machines(db, 1)
-    mine = (await request_claim(db, "lab", "ada@lab.org", owner_hash=None)).claim
-    link = await create_seat_link(db, mine.id)
-    assert (await open_seat_link(db, link, owner_hash=owner(7))).id == mine.id
+    mine = await request_claim(db, "lab", "ada@lab.org", owner_hash=None)
+    assert mine.link is not None
+    assert (await open_seat_link(db, mine.link, owner_hash=owner(7))).id == mine.claim.id
     with pytest.raises(Unauthenticated):
-        await open_seat_link(db, link, owner_hash=owner(8))
-    assert [each.id for each in await list_claims(db, owner_hash=owner(7))] == [mine.id]
+        await open_seat_link(db, mine.link, owner_hash=owner(8))
+    assert [each.id for each in await list_claims(db, owner_hash=owner(7))] == [mine.claim.id]
 
 
 async def test_a_seat_link_expires(db: Database, clock) -> None:
     await make_machines(db, 1)
-    mine = (await request_claim(db, "lab", "ada@lab.org", owner_hash=None)).claim
-    link = await create_seat_link(db, mine.id)
+    mine = await request_claim(db, "lab", "ada@lab.org", owner_hash=None)
+    assert mine.link is not None
     clock.advance(25 * 3600)
     with pytest.raises(Unauthenticated):
-        await open_seat_link(db, link, owner_hash=owner(7))
+        await open_seat_link(db, mine.link, owner_hash=owner(7))
+
+
+async def test_a_claim_that_is_kept_is_told_even_when_the_line_cannot_be_served(
+    db: Database, database_url: str
+) -> None:
+    impatient = Database(database_url, statement_timeout_s=1)
+    pool = await ensure_pool(impatient, "lab", PoolSpec(), actor=ADMIN)
+    async with db.transaction() as session:
+        await session.execute(
+            text("SELECT pg_advisory_xact_lock(:space, :pool)"), {"space": LINE_LOCK, "pool": pool.id}
+        )
+        mine = await request_claim(impatient, "lab", "ada@lab.org", owner_hash=None)
+    assert (mine.created, mine.position, mine.claim.status) == (True, 1, ClaimStatus.WAITING)
+    assert mine.link
+    await impatient.close()
 
 
 async def test_a_closed_or_unknown_pool_takes_no_claims(db: Database) -> None:
