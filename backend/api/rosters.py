@@ -23,7 +23,7 @@ _BODY = {
     "requestBody": {
         "required": True,
         "description": "one person a line: an e-mail and, after a comma, semicolon or tab, a label",
-        "content": {"text/csv": {"schema": {"type": "string", "maxLength": 1_000_000}}},
+        "content": {"text/csv": {"schema": {"type": "string"}}},
     }
 }
 
