@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent import __version__
-from agent.session import SessionError, end_session, prepare_session
+from agent.session import SessionError, end_session, find_session, prepare_session
 from agent.store import Store
+from agent.terminals import TerminalError, Terminals
 
 REBOOT, STOP = "reboot", "stop"
 REBOOT_DEADLINE_S = 60.0
@@ -21,7 +22,7 @@ class CommandFailed(Exception):
     """The command could not be done; the message is for people."""
 
 
-def execute(store: Store, hostname: str, kind: str, payload: Mapping[str, Any]) -> str:
+def execute(store: Store, hostname: str, kind: str, payload: Mapping[str, Any], *, terminals: Terminals) -> str:
     """Does what ``kind`` says; returns a sentence about it. ``reboot`` and ``stop`` follow after the answer.
 
     Raises:
@@ -31,21 +32,36 @@ def execute(store: Store, hostname: str, kind: str, payload: Mapping[str, Any]) 
         if kind == "prepare_session":
             prepare_session(store, _claim_id(payload), hostname)
             return "the session is ready"
+        if kind == "open_terminal":
+            return _open_terminal(store, terminals, hostname, payload)
         if kind == "end_session":
+            terminals.end_of(_claim_id(payload))
             end_session(store, _claim_id(payload), hostname)
             return "the session was removed"
-    except (SessionError, OSError) as exc:
+    except (SessionError, TerminalError, OSError) as exc:
         raise CommandFailed(str(exc)) from exc
     if kind in (REBOOT, STOP):
         return f"{kind} begins"
     raise CommandFailed(f"unknown command kind '{kind}': this agent is version {__version__}")
 
 
+def _open_terminal(store: Store, terminals: Terminals, hostname: str, payload: Mapping[str, Any]) -> str:
+    session = find_session(store, _claim_id(payload), hostname)
+    if session is None:
+        raise CommandFailed("the session is not there")
+    terminals.open(_id(payload, "terminal"), session)
+    return "the terminal is open"
+
+
 def _claim_id(payload: Mapping[str, Any]) -> int:
-    claim_id = payload.get("claim_id")
-    if not isinstance(claim_id, int) or isinstance(claim_id, bool) or claim_id < 1:
-        raise CommandFailed("the command names no claim")
-    return claim_id
+    return _id(payload, "claim")
+
+
+def _id(payload: Mapping[str, Any], noun: str) -> int:
+    found = payload.get(f"{noun}_id")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise CommandFailed(f"the command names no {noun}")
+    return found
 
 
 def reboot_machine(command: str) -> None:

@@ -20,6 +20,7 @@ from agent.config import Config, parse
 from agent.health import Examiner
 from agent.logs import BufferHandler, LogBuffer, ship
 from agent.store import Store
+from agent.terminals import Terminals
 from agent.workload import PreparationFailed, prepare
 
 POLL_S = 25
@@ -38,7 +39,8 @@ def main(argv: Sequence[str]) -> int:
     # The workload and every other process of ours must not see what only the agent may know.
     os.environ.pop("LABLINK_ENROLMENT_TOKEN", None)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    for noisy in ("urllib3", "websockets"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         agent = Agent(config)
     except OSError as exc:
@@ -70,6 +72,7 @@ class Agent:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._store = Store(config.home)
+        self._terminals = Terminals(self._store, config.server_url, config.container)
         self._logs = LogBuffer((config.enrolment_token or "", self._store.find_token() or "", *_secrets_of(config)))
         handler = BufferHandler(self._logs)
         handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
@@ -231,7 +234,7 @@ class Agent:
             try:
                 result = {
                     "status": "succeeded",
-                    "detail": execute(self._store, self._config.hostname, kind, payload),
+                    "detail": execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals),
                     "data": {},
                 }
             except CommandFailed as exc:

@@ -1,20 +1,45 @@
-"""A researcher's session on this machine: a directory of its own, so that removing it removes everything of it."""
+"""A researcher's session on this machine: a directory and, where the agent is root, a user of its own, so that removing
+both removes everything of it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
+import pwd
 import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from agent.store import Store
+from agent.users import (
+    UserError,
+    can_make_users,
+    ensure_user,
+    find_uid,
+    kill_all,
+    list_processes,
+    new_name,
+    remove_user,
+)
 
-END_GRACE_S = 5.0
+END_GRACE_S, LOOK_S = 5.0, 0.02
+# The agent's own directory is closed to others: a session's user could not even reach a home in there.
+USERS_HOMES = Path("/var/lib/lablink/sessions")
 # What a session may see of the agent's environment: never the agent's own variables.
 _PASSED = ("PATH", "LANG", "LC_ALL", "TZ")
+# By this variable what runs in a session is found again at its end, in a container as well.
+MARK = "LABLINK_SESSION"
+_PROFILE = """\
+# The prompt names the machine.
+if [ -n "$BASH_VERSION" ]; then PS1='\\u@'"$HOSTNAME"':\\w\\$ '; else PS1="${USER:-$(id -un)}@$HOSTNAME:\\$ "; fi
+"""
 
 
 class SessionError(Exception):
@@ -23,11 +48,12 @@ class SessionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One session. Whatever runs in it is started with ``environment()``: by its HOME it is found again at the end."""
+    """One session. Whatever runs in it is started with ``environment()`` and ``identity()``."""
 
     claim_id: int
     directory: Path
     hostname: str
+    user: str | None = None
 
     @property
     def home(self) -> Path:
@@ -42,14 +68,38 @@ class Session:
     def environment(self) -> dict[str, str]:
         """The environment of everything that runs in it."""
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
-        return {**passed, "HOME": str(self.home), "TMPDIR": str(self.tmp), "HOSTNAME": self.hostname}
+        user = self.user or getpass.getuser()
+        own = {"HOME": str(self.home), "TMPDIR": str(self.tmp), "HOSTNAME": self.hostname, MARK: str(self.directory)}
+        return {**passed, **own, "USER": user, "LOGNAME": user}
+
+    def identity(self) -> dict[str, Any]:
+        """As whom everything in it runs, as arguments of ``subprocess.Popen``."""
+        if self.user is None:
+            return {}
+        uid = find_uid(self.user)
+        if uid is None:
+            raise SessionError(f"the session's user {self.user} is gone")
+        return {"user": uid, "group": pwd.getpwuid(uid).pw_gid, "extra_groups": []}
 
 
 def prepare_session(store: Store, claim_id: int, hostname: str) -> Session:
-    """Ensures the session of a claim."""
+    """Ensures the session of a claim.
+
+    Raises:
+        SessionError: it could not be made.
+    """
+    record = _record(store, claim_id)
+    record.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if can_make_users() and not (record / "user").exists():
+        # Before there is such a user: whatever comes next, it is found again.
+        store.write(record / "user", new_name())
     session = _session(store, claim_id, hostname)
-    for part in (session.directory, session.home, session.tmp):
-        part.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if session.user is not None:
+        try:
+            ensure_user(session.user, session.home)
+        except UserError as exc:
+            raise SessionError(str(exc)) from exc
+    _make_directories(session)
     return session
 
 
@@ -59,37 +109,116 @@ def find_session(store: Store, claim_id: int, hostname: str) -> Session | None:
     return session if session.home.is_dir() else None
 
 
+def list_sessions(store: Store) -> list[int]:
+    """The claims that have a session here, or the rest of one."""
+    directory = store.home / "sessions"
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit()) if directory.is_dir() else []
+
+
 def end_session(store: Store, claim_id: int, hostname: str) -> None:
-    """Ends every process of a session and removes its files; one that never was is no error.
+    """Ends every process of a session and removes its files and its user; one that never was is no error.
 
     Raises:
         SessionError: something of it is left.
     """
     session = _session(store, claim_id, hostname)
-    _end_processes(str(session.home))
+    end_processes(session)
     shutil.rmtree(session.directory, ignore_errors=True)
-    if session.directory.exists():
+    if session.user is not None:
+        try:
+            remove_user(session.user)
+        except UserError as exc:
+            raise SessionError(str(exc)) from exc
+    record = _record(store, claim_id)
+    shutil.rmtree(record, ignore_errors=True)
+    if session.directory.exists() or record.exists():
         raise SessionError("files of the session could not be removed")
 
 
-def _session(store: Store, claim_id: int, hostname: str) -> Session:
-    return Session(claim_id, store.home / "sessions" / str(claim_id), hostname)
+def end_processes(session: Session) -> None:
+    """Ends every process of a session: politely, then not.
+
+    Raises:
+        SessionError: one does not end.
+    """
+    for process in _list_own(session):
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    if _have_ended(session):
+        return
+    uid = find_uid(session.user) if session.user else None
+    if uid is not None:
+        kill_all(uid)
+    for process in _list_own(session):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    if not _have_ended(session):
+        raise SessionError(f"{len(_list_own(session))} processes of the session do not end")
 
 
-def _end_processes(home: str) -> None:
-    """Ends every process whose HOME is the session's: that is how sessions are started."""
-    own = []
+def _have_ended(session: Session) -> bool:
+    """Waits for the end of all. A zombie has ended: whether somebody has buried it yet is not our business."""
+    end = time.monotonic() + END_GRACE_S
+    while _list_own(session):
+        if time.monotonic() > end:
+            return False
+        time.sleep(LOOK_S)
+    return True
+
+
+def _list_own(session: Session) -> list[psutil.Process]:
+    uid = find_uid(session.user) if session.user else None
+    return [*(list_processes(uid) if uid is not None else ()), *_list_marked(session)]
+
+
+def _list_marked(session: Session) -> Iterator[psutil.Process]:
+    home, mark = str(session.home), str(session.directory)
     for process in psutil.process_iter():
         try:
-            if process.environ().get("HOME") == home:
-                process.terminate()
-                own.append(process)
+            environment = process.environ()
         except (psutil.Error, OSError):
             continue
-    _, alive = psutil.wait_procs(own, timeout=END_GRACE_S)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    _, alive = psutil.wait_procs(alive, timeout=END_GRACE_S)
-    if alive:
-        raise SessionError(f"{len(alive)} processes of the session do not end")
+        if process.pid != os.getpid() and (environment.get("HOME") == home or environment.get(MARK) == mark):
+            yield process
+
+
+def _record(store: Store, claim_id: int) -> Path:
+    """Where the agent itself keeps what it knows of the session; without a user, all of the session is there."""
+    return store.home / "sessions" / str(claim_id)
+
+
+def _session(store: Store, claim_id: int, hostname: str) -> Session:
+    record = _record(store, claim_id)
+    try:
+        user = (record / "user").read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return Session(claim_id, record, hostname)
+    return Session(claim_id, USERS_HOMES / user, hostname, user)
+
+
+def _make_directories(session: Session) -> None:
+    uid = find_uid(session.user) if session.user else None
+    session.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if uid is not None:
+        # Its user may pass through to what is its own; only root can rename or replace that.
+        for directory in (USERS_HOMES.parent, USERS_HOMES, session.directory):
+            directory.chmod(0o711)
+    for part in (session.home, session.tmp):
+        part.mkdir(mode=0o700, exist_ok=True)
+        _give(part, uid)
+    for name in (".profile", ".bashrc"):
+        _write_once(session.home / name, _PROFILE, uid)
+
+
+def _write_once(path: Path, content: str, uid: int | None) -> None:
+    """What exists is the researcher's own and stays, whatever it is."""
+    with contextlib.suppress(FileExistsError):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o644), "w", encoding="utf-8") as file:
+            file.write(content)
+        _give(path, uid)
+
+
+def _give(path: Path, uid: int | None) -> None:
+    if uid is not None:
+        os.chown(path, uid, pwd.getpwuid(uid).pw_gid, follow_symlinks=False)

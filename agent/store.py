@@ -44,6 +44,10 @@ class Store:
         newest = sorted(results, key=int)[-JOURNAL_LENGTH:]
         _replace(self._journal, json.dumps({key: results[key] for key in newest}))
 
+    def write(self, path: Path, content: str) -> None:
+        """Writes a further file of the agent's own, as a whole and for this user's eyes alone."""
+        _replace(path, content)
+
     def _results(self) -> dict[str, Any]:
         try:
             loaded = json.loads(self._journal.read_text(encoding="utf-8"))

@@ -76,6 +76,14 @@
     missed = window.socket && window.socket.connected ? 0 : missed + 1;
     root.dataset.socket = missed > 3 ? "off" : "on";
   }, 500);
+  // The seat's Connect: the terminals take it if they are there; else it leads to the first other connection.
+  window.lablinkConnect = () => {
+    if (!window.dispatchEvent(new Event("lablink-connect", { cancelable: true }))) return;
+    const there = [...document.querySelectorAll("[data-testid=crd-link], [data-testid=crd-open], [data-testid=seat-link]")];
+    const first = there.find((each) => each.offsetParent);
+    first?.scrollIntoView({ block: "center" });
+    first?.focus();
+  };
   window.lablinkClaim = async (form) => {
     const body = { pool: form.dataset.pool };
     for (const name of ["email", "code", "me"]) if (form.elements[name]?.value.trim()) body[name] = form.elements[name].value.trim();

@@ -74,6 +74,13 @@ class SeatExists(Conflict):
         )
 
 
+class Gone(LabLinkError):
+    """What was asked for existed and is over."""
+
+    code = "gone"
+    status = 410
+
+
 class TooLarge(LabLinkError):
     """The body is larger than the server reads."""
 

@@ -21,9 +21,11 @@ from backend.live.agent_tokens import AgentTokens
 from backend.live.command_waits import CommandWaits
 from backend.live.heartbeat_buffer import HeartbeatBuffer
 from backend.live.read_model import ReadModel
+from backend.live.terminals import Terminals
 from backend.oidc import Provider as OidcProvider
 from backend.provisioning.providers import Provider
 from backend.services.actor import Actor
+from backend.services.local_terminals import check_host
 from backend.services.pools import PoolSpec, ensure_pool, list_pools
 from backend.services.sign_in import ensure_api_token, ensure_first_admin
 from backend.services.throttles import Throttle
@@ -65,6 +67,7 @@ class House:
     heartbeats: HeartbeatBuffer
     agent_tokens: AgentTokens
     commands: CommandWaits
+    terminals: Terminals
     supervisor: Supervisor
     providers: dict[str, Provider]
     throttle: Throttle
@@ -78,7 +81,8 @@ class House:
     def pool_defaults(self) -> PoolSpec:
         """What a new pool starts from."""
         first = self.settings.pool.default
-        return PoolSpec(providers=tuple(self.providers), **{name: getattr(first, name) for name in POOL_FIELDS})
+        figures = {name: getattr(first, name) for name in POOL_FIELDS}
+        return PoolSpec(providers=tuple(self.providers), is_loopback=self.settings.is_loopback, **figures)
 
     def reload_keys(self) -> None:
         """Takes up keys that `lablink keys rotate` made; what the former ones sealed and signed stays valid.
@@ -153,14 +157,16 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
     db = Database(url, pool_size=settings.database.pool_size, statement_timeout_s=settings.database.statement_timeout_s)
     listener = NoticeListener(db.conninfo)
     server, live = settings.server, settings.live
+    agent_tokens = AgentTokens(db, listener)
     return House(
         settings=settings,
         db=db,
         listener=listener,
         live=ReadModel(db, listener, max_hz=live.max_hz, backup_poll_s=live.backup_poll_s),
         heartbeats=HeartbeatBuffer(db),
-        agent_tokens=AgentTokens(db, listener),
+        agent_tokens=agent_tokens,
         commands=CommandWaits(db, listener),
+        terminals=Terminals(db, listener, agent_tokens.authenticate),
         supervisor=Supervisor(),
         providers=make_providers(settings),
         throttle=Throttle(server.sign_in_attempts, server.sign_in_window_s),
@@ -172,15 +178,21 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
 
 async def _start(house: House) -> None:
     db, settings, start = house.db, house.settings, house.supervisor.start
+    pools = await list_pools(db)
+    makes_first = house.is_demo or not pools
+    if not settings.is_loopback:
+        is_new = makes_first and all(pool.name != FIRST_POOL for pool in pools)
+        check_host(settings.server.host, pools, house.pool_defaults if is_new else None)
     house.new_password = await ensure_first_admin(db, settings.secrets.admin_password)
     if settings.secrets.api_token:
         await ensure_api_token(db, settings.secrets.api_token)
-    if house.is_demo or not await list_pools(db):
+    if makes_first:
         await ensure_pool(db, FIRST_POOL, house.pool_defaults, actor=Actor.rule("first_start"))
     house.listener.subscribe(on_gap=house.heartbeats.forget)
     start("notices", house.listener.run)
     start("live pages", house.live.run)
     start("heartbeats", house.heartbeats.run)
+    start("terminals", house.terminals.run)
     await _until_listening(house)
     await house.live.refresh()
     if settings.jobs.in_process:

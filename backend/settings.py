@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -261,6 +261,14 @@ class Settings(_Keys):
 
     home: Path = Path()
     secrets: Secrets = field(default_factory=Secrets)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the server listens only to this computer."""
+        try:
+            return ip_address(self.server.host).is_loopback
+        except ValueError:
+            return self.server.host == "localhost"
 
     @property
     def public_url(self) -> str:

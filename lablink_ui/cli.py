@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if verb == "bench":
-            sub.add_argument("scenarios", nargs="*", help="claims, heartbeats, pages, launch (default: all)")
+            sub.add_argument("scenarios", nargs="*", help="claims, heartbeats, pages, launch, terminals (default: all)")
             sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well, as JSON")
             sub.epilog = _BENCH_HELP
         elif verb != "agent":

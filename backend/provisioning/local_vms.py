@@ -26,6 +26,7 @@ import psutil
 
 HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 STOP_GRACE_S = 5.0
+CLEAR_S = 60.0
 LOOK_S = 0.02
 MAX_LOG_BYTES = 1_000_000
 # Twenty Pythons that start at once on a laptop must not make the server's pages wait.
@@ -78,6 +79,7 @@ class LocalVms:
         """Ends the agent and all that it started; the VM's directory stays."""
         with _locked(self._directory(hostname)):
             self._end(hostname)
+            self._clear_sessions(hostname, "end")
 
     def stop(self, hostname: str) -> None:
         """Removes the VM: all its processes and its directory. What is not there is no error."""
@@ -86,6 +88,7 @@ class LocalVms:
             with _locked(directory) as is_there:
                 if is_there:
                     self._end(hostname)
+                    self._clear_sessions(hostname, "remove")
                     self._remove(directory)
                     return
             if hostname not in self.list_running():
@@ -161,6 +164,15 @@ class LocalVms:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
                 _has_ended(process)
+
+    def _clear_sessions(self, hostname: str, verb: str) -> None:
+        """Ends, or removes, the sessions that have a user of their own: they are not at home in the VM's directory."""
+        home = self._directory(hostname) / "home"
+        if not (home / "sessions").is_dir() or not any((home / "sessions").iterdir()):
+            return
+        command = [sys.executable, "-m", "agent.leftovers", verb, str(home)]
+        environment = {key: os.environ[key] for key in _PASSED if key in os.environ}
+        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, timeout=CLEAR_S, check=False)
 
 
 def main(verb: str) -> int:

@@ -128,7 +128,8 @@ class _Execution:
         before = await self._recognise(before)
         wanted = [vm for vm in run.vms if self._shall_exist(vm, before)]
         to_make = [vm.id for vm in wanted if not before.get(vm.hostname, False)]
-        tokens = await create_vm_enrolments(self._db, to_make, actor=Actor.operation(run.operation_id))
+        actor = Actor.operation(run.operation_id)
+        tokens = await self._until_answered(lambda: create_vm_enrolments(self._db, to_make, actor=actor))
         self._terraform.redact = tuple(tokens.values())
         inputs = self._provider.write_inputs(
             self._terraform.directory, run.pool, [ProviderVm(vm.hostname, tokens.get(vm.id)) for vm in wanted]
@@ -143,7 +144,7 @@ class _Execution:
         if half_made:
             self._say("warn", f"half-made machines are made anew: {', '.join(half_made)}")
             if is_launch:
-                await runs.take_in(self._db, run.operation_id, half_made)
+                await self._until_answered(lambda: runs.take_in(self._db, run.operation_id, half_made))
         await self._terraform.apply(parallelism=parallelism)
 
     def _shall_exist(self, vm: RunVm, before: Mapping[str, bool]) -> bool:

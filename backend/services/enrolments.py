@@ -17,6 +17,7 @@ from backend.models import Enrolment, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.moves import move_vm, record_event
 from backend.services.pools import check_open, get_pool_row
+from backend.services.terminal_ends import end_terminals_of_vm
 from backend.services.tokens import hash_token, new_token
 from backend.states import GONE_VM, Origin, VmStatus
 
@@ -213,6 +214,8 @@ async def _record_boot(
         record_event(
             session, "vm.boot", f"{hostname} booted again", actor=actor, at=at, pool_id=vm.pool_id, vm_id=vm.id
         )
+    # Whatever the boot: this is a new agent process, and the shells were the former one's.
+    await end_terminals_of_vm(session, vm.id, actor=actor, at=at, reason="the agent of the machine was started again")
     vm.boot_id, vm.agent_version, vm.updated_at = boot_id, agent_version, at
     vm.facts = {key: value for key, value in vm.facts.items() if key != "awaiting_boot"}
     if vm.status == VmStatus.PROVISIONING:

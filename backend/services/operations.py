@@ -17,6 +17,7 @@ from backend.services.commands import add_command, cancel_open_commands
 from backend.services.moves import move_claim, move_operation, move_vm, record_event
 from backend.services.pools import MAX_VMS, check_open, get_pool_row
 from backend.services.sessions import list_held
+from backend.services.terminal_ends import end_terminals_of_claim
 from backend.services.views import LogLineView, OperationView, ProgressView
 from backend.services.vms import lock_vms
 from backend.states import (
@@ -278,6 +279,7 @@ async def _end_seats(session: AsyncSession, db: Database, vms: Sequence[Vm], act
     for claim in await list_held(session, [vm.id for vm in vms]):
         why = "an organiser removed the machine"
         move_claim(session, claim, ClaimStatus.FAILED, actor=actor, at=db.now(), reason=why)
+        await end_terminals_of_claim(session, claim, actor=actor, at=db.now())
 
 
 async def _list_progress(session: AsyncSession, ids: Collection[int]) -> dict[int, list[ProgressView]]:

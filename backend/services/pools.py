@@ -16,6 +16,7 @@ from backend.db.engine import Database
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.models import Claim, Pool
 from backend.services.actor import Actor
+from backend.services.local_terminals import RULE, is_local_terminal
 from backend.services.moves import record_event
 from backend.services.views import PoolView
 from backend.states import HOLDING_CLAIM, Access, PoolStatus
@@ -44,6 +45,8 @@ class PoolSpec:
     claim_duration_s: int | None = None
     idle_limit_s: int | None = None
     providers: Collection[str] = field(default=("local",), compare=False)
+    # Whether the server can be reached from this computer alone.
+    is_loopback: bool = field(default=True, compare=False)
 
 
 async def create_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) -> PoolView:
@@ -87,14 +90,17 @@ async def update_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) 
         return view_of(pool)
 
 
-async def set_pool_open(db: Database, name: str, *, is_open: bool, actor: Actor) -> PoolView:
+async def set_pool_open(db: Database, name: str, *, is_open: bool, actor: Actor, is_loopback: bool = True) -> PoolView:
     """Opens or closes a pool. A closed one takes neither claims nor launches; what runs keeps running.
 
     Raises:
         NotFound: no such pool.
+        InvalidInput: it would offer a terminal on local machines though the server does not listen on loopback alone.
     """
     async with db.transaction() as session:
         pool = await get_pool_row(session, name, lock=True)
+        if is_open and not is_loopback and is_local_terminal(pool):
+            raise InvalidInput(RULE.capitalize() + ".")
         status = PoolStatus.OPEN if is_open else PoolStatus.CLOSED
         if pool.status != status:
             pool.status, pool.updated_at = status, db.now()
@@ -233,6 +239,7 @@ def _check(spec: PoolSpec) -> None:
         (len(spec.startup_script or "") <= 8_000, "startup_script must be at most 8,000 characters"),
         (_is_repository(spec.repository), "repository must be an https:// or git@ address without spaces"),
         (_is_url_template(spec.url_template), "url_template must be an https:// address, with {hostname} and {email}"),
+        (spec.is_loopback or not is_local_terminal(spec), RULE),
         (_is_duration(spec.claim_duration_s), "claim_duration_s must be from 60 seconds to a year, or nothing"),
         (_is_duration(spec.idle_limit_s), "idle_limit_s must be from 60 seconds to a year, or nothing"),
     ]
@@ -258,5 +265,5 @@ def _is_duration(seconds: int | None) -> bool:
 
 def spec_of(view: PoolView) -> PoolSpec:
     """The figures of an existing pool, as the start of an edit."""
-    names = {each.name for each in fields(PoolSpec)} - {"providers"}
+    names = {each.name for each in fields(PoolSpec)} - {"providers", "is_loopback"}
     return replace(PoolSpec(), **{name: getattr(view, name) for name in names})

@@ -13,10 +13,11 @@ from sqlalchemy import exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from backend.models import Claim, Command, Pool, Vm
+from backend.models import Claim, Command, Pool, Terminal, Vm
 from backend.services.actor import Actor
 from backend.services.enrolments import revoke_agents
 from backend.services.moves import move_claim, move_vm, record_event
+from backend.services.terminal_ends import end_terminals, end_terminals_of_claim
 from backend.states import HOLDING_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, Health, VmStatus
 
 PREPARE_DEADLINE_S = 120
@@ -130,6 +131,7 @@ async def clear_machine(
     session: AsyncSession, claim: Claim, vm_id: int, *, actor: Actor, at: datetime, why: str
 ) -> None:
     """Has the session of a claim removed from a VM; what else its agent had to do for that claim is over."""
+    await end_terminals_of_claim(session, claim, actor=actor, at=at)
     vm = await session.get_one(Vm, vm_id, with_for_update=True)
     vm.email = vm.crd_command = None
     if vm.status != VmStatus.IN_USE:
@@ -153,6 +155,8 @@ async def conclude(session: AsyncSession, at: datetime, vm: Vm, command: Command
         # Answered or not, the joined machine is let go: its token dies here.
         move_vm(session, vm, VmStatus.DESTROYED, actor=actor, at=at)
         await revoke_agents(session, [vm.id], at=at)
+    elif command.kind == CommandKind.OPEN_TERMINAL:
+        await _conclude_open_terminal(session, at, command, actor)
     else:
         record_event(
             session,
@@ -240,6 +244,13 @@ async def _conclude_end(session: AsyncSession, at: datetime, vm: Vm, command: Co
     move_vm(session, vm, VmStatus.AVAILABLE, actor=actor, at=at, claim_id=command.claim_id)
     await session.flush()
     await serve_line(session, vm.pool_id, at=at)
+
+
+async def _conclude_open_terminal(session: AsyncSession, at: datetime, command: Command, actor: Actor) -> None:
+    if command.status != CommandStatus.SUCCEEDED:
+        why = f"it could not be opened: {command.detail or 'no reason given'}"
+        which = Terminal.id == command.payload["terminal_id"]
+        await end_terminals(session, which, actor=actor, at=at, reason=why)
 
 
 def _command(vm_id: int, claim_id: int | None, kind: CommandKind, at: datetime, deadline_s: int) -> Command:

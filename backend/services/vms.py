@@ -189,7 +189,7 @@ def allowed_actions(status: VmStatus, *, unreachable: bool) -> tuple[str, ...]:
     if status in {VmStatus.AVAILABLE, VmStatus.IN_USE}:
         verbs.append("reboot")
     if status in {VmStatus.FAILED, VmStatus.QUARANTINED} or (
-        unreachable and status in {VmStatus.AVAILABLE, VmStatus.IN_USE}
+        unreachable and status in {VmStatus.AVAILABLE, VmStatus.IN_USE, VmStatus.CLEANING}
     ):
         verbs.append("repair")
     if status not in {VmStatus.DESTROYING, VmStatus.DESTROYED}:

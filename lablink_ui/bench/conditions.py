@@ -24,6 +24,9 @@ class Sizes:
     changes: int = 300
     changes_per_s: float = 20.0
     launched: int = 20
+    terminals: int = 100
+    keys: int = 20
+    key_pause_s: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)

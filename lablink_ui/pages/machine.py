@@ -20,6 +20,7 @@ from lablink_ui.components import Chart, LiveTable, LogView
 from lablink_ui.frame import admin_frame
 from lablink_ui.pages.events import COLUMNS, NO_EVENTS
 from lablink_ui.pages.machine_seat import MachineSeat
+from lablink_ui.pages.machine_terminals import MachineTerminals
 from lablink_ui.pages.machines import VERBS, act_on
 from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
 from lablink_ui.rows import condition_notes, event_row, log_line, trouble_reason
@@ -81,6 +82,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             with tag("section", "card pad", aria_label="Health over time"):
                 charts = _draw_charts()
         sitting = MachineSeat(visit, frame, vm)
+        terminals = MachineTerminals(visit, vm)
         log = LogView("Log", testid="vm-log")
         with tag("section", "section", aria_label="Timeline"):
             tag("h2", "", "Timeline")
@@ -126,10 +128,12 @@ async def _draw(visit: Visit, vm: VmView) -> None:
 
         def start(snapshot: Snapshot) -> None:
             show(snapshot.vms.get(vm.id, vm))
+            terminals.show(snapshot)
             for reader in (event_reader, log_reader, sample_reader):
                 reader.ask()
 
         def change(snapshot: Snapshot, changes: ChangeSet) -> None:
+            terminals.show(snapshot, changes)
             for seen in changes.vms.upserts:
                 if seen.id == vm.id:
                     show(seen)

@@ -108,9 +108,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
 
     async def save() -> str:
         actor = await visit.actor(Role.ADMIN)
-        await update_pool(
-            house.db, name, fields.read(replace(spec_of(found), providers=tuple(house.providers))), actor=actor
-        )
+        await update_pool(house.db, name, fields.read(_known_here(spec_of(found), house)), actor=actor)
         return "Saved"
 
     on_submit(form, fields.all, lambda: attempt(save))
@@ -125,7 +123,8 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
             verb="Close pool",
         ):
             return ""
-        await set_pool_open(house.db, name, is_open=not is_open, actor=actor)
+        is_loopback = house.settings.is_loopback
+        await set_pool_open(house.db, name, is_open=not is_open, actor=actor, is_loopback=is_loopback)
         return f"Pool {name} is {'closed' if is_open else 'open'}"
 
     def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
@@ -168,6 +167,11 @@ def _draw_tokens(visit: Visit, name: str) -> None:
             copy.hold("\n".join(tokens))
             made.set_visibility(True)
             return f"{count(len(tokens), 'token')} made"
+
+
+def _known_here(spec: PoolSpec, house: House) -> PoolSpec:
+    """The specification with what this server allows."""
+    return replace(spec, providers=tuple(house.providers), is_loopback=house.settings.is_loopback)
 
 
 class _Fields:
@@ -222,6 +226,15 @@ class _Fields:
                 hint="Empty: it does not. A machine at work is in use",
                 testid="pool-idle-limit",
             )
+            self.terminal = _choice("Terminal in the browser", "terminal", is_on=spec.terminal)
+            self.crd = _choice("Chrome Remote Desktop", "crd", is_on=spec.crd)
+        self.url_template = Field(
+            "Link to the machine",
+            name="url_template",
+            value=spec.url_template or "",
+            hint="https://…, with {hostname} and {email} filled in for each seat",
+            testid="pool-url-template",
+        )
         self.repository = Field(
             "Git repository",
             name="repository",
@@ -260,6 +273,9 @@ class _Fields:
                 unreachable_grace_s=int(self.grace.value),
                 claim_duration_s=_seconds(self.duration.value),
                 idle_limit_s=_seconds(self.idle.value),
+                terminal=self.terminal.value == "on",
+                crd=self.crd.value == "on",
+                url_template=self.url_template.value.strip() or None,
                 repository=self.repository.value.strip() or None,
                 startup_script=self.script.value.replace("\r\n", "\n") or None,
             )
@@ -273,3 +289,9 @@ def _minutes(seconds: int | None) -> str:
 
 def _seconds(minutes: str) -> int | None:
     return round(float(minutes) * 60) if minutes.strip() else None
+
+
+def _choice(label: str, name: str, *, is_on: bool) -> Field:
+    """Whether a seat offers a connection."""
+    options, value = {"on": "Offered", "off": "Not offered"}, "on" if is_on else "off"
+    return Field(label, name=name, kind="select", value=value, options=options, testid=f"pool-{name}")

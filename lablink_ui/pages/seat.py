@@ -8,7 +8,7 @@ from nicegui import ui
 from backend.api.auth import get_address, get_house
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.claims import get_position, list_claims, release_own_claim
-from backend.services.views import ClaimView, VmView
+from backend.services.views import ClaimView, PoolView, VmView
 from backend.states import OPEN_CLAIM, ClaimStatus, Health
 from lablink_ui.frame import Frame, public_frame
 from lablink_ui.pages.seat_cards import SeatNow, SeatVisit
@@ -66,9 +66,10 @@ async def seat(request: Request) -> None:
         async def read() -> None:
             nonlocal claim
             claim = (await list_claims(house.db, ids=[claim.id]))[0]
-            page.show(claim, None, None)
+            pool = house.live.snapshot.pools.get(claim.pool_id)
+            page.show(claim, None, None, pool)
             for card in cards:
-                card.show(SeatNow(claim, house.live.snapshot.pools.get(claim.pool_id), None))
+                card.show(SeatNow(claim, pool, None))
 
         def claim_now() -> ClaimView:
             return house.live.snapshot.claims.get(claim.id, claim)
@@ -81,12 +82,12 @@ async def seat(request: Request) -> None:
             if now is None:
                 reader.ask()
                 return
-            vm = snapshot.vms.get(now.vm_id or 0)
-            page.show(now, snapshot.positions.get(claim.id), vm)
+            vm, pool = snapshot.vms.get(now.vm_id or 0), snapshot.pools.get(now.pool_id)
+            page.show(now, snapshot.positions.get(claim.id), vm, pool)
             for card in cards:
-                card.show(SeatNow(now, snapshot.pools.get(now.pool_id), vm, changes))
+                card.show(SeatNow(now, pool, vm, changes))
 
-        page.show(claim, position, None)
+        page.show(claim, position, None, house.live.snapshot.pools.get(claim.pool_id))
         await follow(house, frame, start=show, on_changes=show)
 
 
@@ -115,7 +116,9 @@ class _SeatPage:
                     disabled=True,
                     aria_describedby="no-connection",
                 )
-                tag(
+                # The cards of the connections know what to do.
+                self._connect.on("click", js_handler="() => window.lablinkConnect()")
+                self._no_connection = tag(
                     "p",
                     "note",
                     "No connection is configured for this workshop yet. Your organiser knows how to reach the machine.",
@@ -128,8 +131,9 @@ class _SeatPage:
                     self._give_back_words = text("span", "Give it back")
                 self._again = link_button("Get another seat", f"/join/{claim.pool}", classes="primary")
 
-    def show(self, claim: ClaimView, position: int | None, vm: VmView | None) -> None:
+    def show(self, claim: ClaimView, position: int | None, vm: VmView | None, pool: PoolView | None) -> None:
         """Shows the claim as it is now."""
+        self._show_connect(claim, pool)
         is_open, is_waiting = claim.status in OPEN_CLAIM, claim.status is ClaimStatus.WAITING
         self._frame.subtitle.say(_SENTENCES[claim.status])
         self._hostname.say(claim.hostname or claim.pool)
@@ -144,6 +148,14 @@ class _SeatPage:
         self._again.set_visibility(not is_open)
         beat = vm.last_heartbeat_at if vm else None
         self._facts.show(pool=claim.pool, email=claim.email, health=_health(vm), beat=beat)
+
+    def _show_connect(self, claim: ClaimView, pool: PoolView | None) -> None:
+        has_connection = pool is not None and (pool.terminal or pool.crd or pool.url_template is not None)
+        self._no_connection.set_visibility(not has_connection)
+        is_ready = claim.status is ClaimStatus.ACTIVE and has_connection
+        if is_ready == bool(self._connect.props.get("disabled", False)):
+            self._connect.props["disabled"] = not is_ready
+            self._connect.update()
 
 
 def _ahead(position: int | None) -> str:

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from lablink_ui.pages.seat_browsers import BrowsersCard
 from lablink_ui.pages.seat_cards import SeatCard, SeatVisit
 from lablink_ui.pages.seat_key import KeyCard
+from lablink_ui.pages.seat_link import LinkCard
 from lablink_ui.pages.seat_move import MoveCard
+from lablink_ui.pages.seat_terminal import TerminalCard
 from lablink_ui.pages.seat_time import TimeCard
 
-CARDS: tuple[Callable[[SeatVisit], SeatCard], ...] = (KeyCard, TimeCard, MoveCard, BrowsersCard)
+CARDS: tuple[Callable[[SeatVisit], SeatCard], ...] = (
+    TerminalCard,
+    LinkCard,
+    KeyCard,
+    TimeCard,
+    MoveCard,
+    BrowsersCard,
+)

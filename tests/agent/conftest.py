@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import leftovers
 from tests.agent.tiny_server import ENROLMENT_TOKEN, TinyServer
 from tests.harness.waiting import until
 
@@ -82,3 +83,5 @@ def make_agent(tmp_path: Path, server: TinyServer) -> Iterator[Callable[..., Age
     yield make
     for agent in agents:
         agent.kill()
+        if (agent.home / "sessions").is_dir():
+            leftovers.main(["remove", str(agent.home)])

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.commands import CommandFailed, execute
+from agent.session import end_session, find_session, list_sessions
 from agent.store import JOURNAL_LENGTH, Store
+from agent.terminals import Terminals
 from tests.agent.tiny_server import Fault, TinyServer
 from tests.harness.waiting import until
 
@@ -22,16 +24,18 @@ async def test_a_command_delivered_twice_is_done_once_and_told_twice(server: Tin
     first, second = server.results(7)
     assert first == second == {"status": "succeeded", "detail": "the session is ready", "data": {}}
     assert agent.said.count("command 7 (prepare_session)") == 1
-    assert sorted(path.name for path in (agent.home / "sessions" / "3").iterdir()) == ["home", "tmp"]
+    session = find_session(Store(agent.home), 3, "gpu-01")
+    assert session is not None
+    assert session.tmp.is_dir()
 
     # Nor is it done again by a later life of the agent: what is gone meanwhile stays gone.
     agent.kill()
-    (agent.home / "sessions" / "3").rename(agent.home / "elsewhere")
+    end_session(Store(agent.home), 3, "gpu-01")
     server.command(7, "prepare_session", claim_id=3)
     agent.start()
     await until(lambda: len(server.results(7)) == 3, every_s=0.01)
     assert server.results(7)[2] == first
-    assert not (agent.home / "sessions" / "3").exists()
+    assert list_sessions(Store(agent.home)) == []
 
 
 async def test_an_unknown_command_and_one_without_a_claim_fail_with_a_reason(server: TinyServer, make_agent) -> None:
@@ -95,17 +99,25 @@ async def test_a_reboot_command_that_fails_is_said_and_the_agent_boots_all_the_s
 
 def test_ending_a_session_removes_its_files_and_ends_its_processes(tmp_path: Path) -> None:
     store = Store(tmp_path / "home")
-    execute(store, "gpu-01", "prepare_session", {"claim_id": 9})
-    home = store.home / "sessions" / "9" / "home"
+    terminals = Terminals(store, "http://127.0.0.1:1", None)
+    execute(store, "gpu-01", "prepare_session", {"claim_id": 9}, terminals=terminals)
+    session = find_session(store, 9, "gpu-01")
+    assert session is not None
+    home = session.home
     (home / "work.txt").write_text("of the session")
     own = subprocess.Popen([sys.executable, "-c", "input()"], env={"HOME": str(home)}, stdin=subprocess.PIPE)
     other = subprocess.Popen([sys.executable, "-c", "input()"], env={"HOME": str(tmp_path)}, stdin=subprocess.PIPE)
     try:
-        assert execute(store, "gpu-01", "end_session", {"claim_id": 9}) == "the session was removed"
+        assert (
+            execute(store, "gpu-01", "end_session", {"claim_id": 9}, terminals=terminals) == "the session was removed"
+        )
         assert own.poll() is not None
         assert other.poll() is None
-        assert not home.parent.exists()
-        assert execute(store, "gpu-01", "end_session", {"claim_id": 9}) == "the session was removed"
+        assert not session.directory.exists()
+        assert list_sessions(store) == []
+        assert (
+            execute(store, "gpu-01", "end_session", {"claim_id": 9}, terminals=terminals) == "the session was removed"
+        )
     finally:
         for process in (own, other):
             process.kill()
@@ -116,7 +128,9 @@ def test_a_session_that_cannot_be_made_fails_with_a_reason(tmp_path: Path) -> No
     store = Store(tmp_path / "home")
     (store.home / "sessions").write_text("a file where a directory belongs")
     with pytest.raises(CommandFailed, match=r"File exists|Not a directory"):
-        execute(store, "gpu-01", "prepare_session", {"claim_id": 1})
+        execute(
+            store, "gpu-01", "prepare_session", {"claim_id": 1}, terminals=Terminals(store, "http://127.0.0.1:1", None)
+        )
 
 
 def test_the_journal_keeps_the_newest_results_and_survives_being_damaged(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
+from agent import leftovers
 from backend.db.embedded import EmbeddedPostgres
 from backend.provisioning.local_vms import LocalVms
 from backend.provisioning.process import end_leftover
@@ -122,6 +123,8 @@ class Server:
             await end_leftover(directory, grace_s=2)
         for pid in self.vms.list_running().values():
             psutil.Process(pid).kill()
+        for agent_home in (self.home / "vms").glob("*/home"):
+            await asyncio.to_thread(leftovers.main, ["remove", str(agent_home)])
         if not self._database_url and (self.home / "postgres").exists():
             embedded = EmbeddedPostgres(self.home)
             await embedded.start()

@@ -106,3 +106,17 @@ async def ended(server: Server) -> int:
 
 def said_since_ready(server: Server) -> str:
     return server.log.read_text().rpartition("LabLink is ready")[2]
+
+
+async def test_a_server_that_others_can_reach_refuses_to_offer_terminals_on_its_own_computer(tmp_path: Path) -> None:
+    server = Server(tmp_path / "home", "server.host=0.0.0.0")
+    server.spawn()
+    assert server.process is not None
+    process = server.process
+    await until(lambda: process.poll() is not None, within_s=40)
+    assert process.returncode == 1
+    assert server.log.read_text().splitlines()[-1] == (
+        "lablink: server.host=0.0.0.0: whoever gets a seat would get a shell on this computer. "
+        "Set pool.default.terminal=false, or server.host=127.0.0.1."
+    )
+    await server.close()

@@ -7,13 +7,14 @@ import pytest
 
 from backend.db.engine import Database
 from backend.errors import Conflict, InvalidInput, Unauthenticated
+from backend.services.claims import release_vms, request_claim
 from backend.services.enrolments import announce_boot, authenticate_agent, create_enrolments
 from backend.services.heartbeats import list_samples, record_heartbeats
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.services.retention import remove_old
 from backend.services.vms import fail_overdue_vms, get_vm, record_silence, request_reboot, request_repair
 from backend.states import Health, Phase
-from tests.services.worlds import ADMIN, make_machines, status_of
+from tests.services.worlds import ADMIN, make_machines, obey, status_of
 
 
 async def enrol(db: Database, hostname: str = "own-1", token: str | None = None, boot_id: str = "boot-1"):
@@ -125,6 +126,21 @@ async def test_only_what_is_broken_can_be_repaired(db: Database) -> None:
     await make_machines(db, 1)
     with pytest.raises(Conflict):
         await request_repair(db, ["lab-m0"], actor=ADMIN)
+
+
+async def test_a_machine_that_falls_silent_while_it_is_cleaned_can_be_repaired_and_cleans_first(
+    db: Database, clock
+) -> None:
+    (machine,) = await make_machines(db, 1)
+    await request_claim(db, "lab", "ada@lab.org", owner_hash=None)
+    await obey(db, machine.vm_id)
+    await release_vms(db, ["lab-m0"], actor=ADMIN)
+    clock.advance(60)
+    await record_silence(db, after_s=50)
+    assert await status_of(db, "lab-m0") == "cleaning"
+    assert await request_repair(db, ["lab-m0"], actor=ADMIN) == ["lab-m0"]
+    assert await status_of(db, "lab-m0") == "booting"
+    assert "end_session" in await obey(db, machine.vm_id)
 
 
 async def test_the_table_vms_reads_as_the_former_systems_did(db: Database) -> None:

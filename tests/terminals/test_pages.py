@@ -1,0 +1,199 @@
+"""Terminals as people use them, in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, expect
+
+from tests.harness.pages import Visitor
+from tests.harness.waiting import until
+from tests.harness.wire import Wire
+from tests.terminals.conftest import LARGE, give_back
+
+PHONE = {"width": 390, "height": 844}
+# What the terminal in front shows, row by row.
+ROWS = """() => {
+  const screen = [...document.querySelectorAll(".terminal-screen")].find((each) => each.offsetParent);
+  return [...screen.querySelectorAll(".xterm-rows > div")].map((row) => row.textContent.trimEnd());
+}"""
+
+
+async def claim(visitor: Visitor, email: str = "ada@lab.org") -> str:
+    """From the link over the click to the prompt; returns the machine's name."""
+    await visitor.go("/join/default")
+    await visitor.page.get_by_test_id("claim-email").fill(email)
+    await visitor.page.get_by_test_id("claim-submit").click()
+    await shows(visitor.page, ":~$")
+    return await visitor.page.get_by_test_id("seat-hostname").inner_text()
+
+
+async def shows(page: Page, *words: str, testid: str = "seat-terminal", within_s: float = 10) -> None:
+    """Waits until the terminal in front shows these words."""
+    for each in words:
+        await expect(page.get_by_test_id(testid)).to_contain_text(each, timeout=within_s * 1_000)
+
+
+async def enter(page: Page, line: str) -> None:
+    """Types a line into the terminal that has the focus."""
+    await page.keyboard.type(line)
+    await page.keyboard.press("Enter")
+
+
+async def check_axe(*pages: Page) -> None:
+    for page in pages:
+        report = await Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+
+
+async def test_one_click_leads_from_the_link_to_a_prompt_with_the_machines_name_within_two_seconds(lab, arrive) -> None:
+    person = await arrive(lab)
+    await person.go("/join/default")
+    await person.page.get_by_test_id("claim-email").fill("ada@lab.org")
+    began = time.monotonic()
+    await person.page.get_by_test_id("claim-submit").click()
+    await person.page.wait_for_url("**/seat")
+    await expect(person.page.get_by_test_id("seat-terminal")).to_contain_text(
+        re.compile(r"@default-\d{3}:~\$"), timeout=5_000
+    )
+    assert time.monotonic() - began < 2
+    hostname = await person.page.get_by_test_id("seat-hostname").inner_text()
+    await shows(person.page, f"@{hostname}:~$")
+    await give_back(lab)
+    await expect(person.page.get_by_test_id("seat-connect")).to_be_hidden()
+    await expect(person.page.get_by_test_id("seat-terminal")).to_be_hidden()
+    assert person.errors == []
+
+
+async def test_tabs_typing_size_leaving_copying_and_closing_work_by_keyboard(lab, arrive) -> None:
+    person = await arrive(lab, permissions=["clipboard-read", "clipboard-write"])
+    await claim(person)
+    page = person.page
+    await page.get_by_test_id("seat-connect").focus()
+    await page.keyboard.press("Enter")
+    await enter(page, "x=one; echo ö€ 'two  words'; while sleep 0.1; do stty size; done")
+    await shows(page, "ö€ two  words")
+    width = await until(lambda: read_width(page), what="the shell knows its size")
+    assert width > 80
+    await page.set_viewport_size({"width": 700, "height": 900})
+
+    async def is_narrower() -> bool:
+        return 20 < await read_width(page) < width
+
+    await until(is_narrower, what="the shell knows its new size")
+    await page.set_viewport_size(LARGE)
+    await page.keyboard.press("Control+c")
+
+    # Out of the terminal, to a new one and back, all by keyboard.
+    await page.keyboard.press("Control+m")
+    await expect(page.get_by_test_id("terminal-tab-1")).to_be_focused()
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_test_id("terminal-new")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_test_id("terminal-tab-2")).to_have_attribute("data-status", "open")
+    await shows(page, ":~$")
+    await enter(page, 'echo "[$x]"')
+    await shows(page, "[]")
+    await page.keyboard.press("Control+m")
+    await page.keyboard.press("ArrowLeft")
+    await expect(page.get_by_test_id("terminal-tab-1")).to_have_attribute("aria-selected", "true")
+    await page.keyboard.press("Enter")
+    await enter(page, 'echo "[$x]"')
+    await shows(page, "[one]")
+
+    # Without a selection all that is on the screen is copied.
+    await page.keyboard.press("Control+Shift+C")
+    await until(lambda: page.evaluate("navigator.clipboard.readText().then((text) => text.includes('[one]'))"))
+    await page.evaluate("navigator.clipboard.writeText('echo pasted-$x')")
+    await page.get_by_role("button", name="Paste").click()
+    await shows(page, "echo pasted-$x")
+    await page.keyboard.press("Enter")
+    await shows(page, "pasted-one")
+    await check_axe(page)
+    await enter(page, "exit 3")
+    await expect(page.get_by_test_id("terminal-said")).to_contain_text("the shell has ended with status 3")
+    await page.get_by_test_id("terminal-close").click()
+    await expect(page.get_by_role("tab")).to_have_count(1)
+    assert person.errors == []
+
+
+async def read_width(page: Page) -> int:
+    """The width that the shell was told last."""
+    sizes = re.findall(r"^\d+ (\d+)$", "\n".join(await page.evaluate(ROWS)), re.MULTILINE)
+    return int(sizes[-1]) if sizes else 0
+
+
+async def test_over_a_cut_of_the_network_it_is_the_same_shell_with_nothing_missing(lab, arrive) -> None:
+    await survive_a_cut(lab, arrive, seconds=3)
+
+
+async def survive_a_cut(lab, arrive, *, seconds: float) -> None:
+    """A page whose network goes away for a while in the middle of a running command."""
+    async with Wire(lab.port) as wire:
+        person = await arrive(wire)
+        await claim(person)
+        page, last = person.page, round((seconds + 2) / 0.05)
+        await page.get_by_test_id("seat-connect").click()
+        await enter(page, f"x=$$; for i in $(seq {last}); do printf '%s,' $i; sleep 0.05; done; echo o''ver")
+        await shows(page, ",20,")
+        wire.cut()
+        # Nothing but time makes an outage of this length.
+        await asyncio.sleep(seconds)
+        wire.mend()
+        await shows(page, ",over", within_s=30)
+        whole = "".join(await page.evaluate(ROWS))
+        assert "".join(f"{number}," for number in range(1, last + 1)) in whole
+        await page.get_by_test_id("seat-connect").click()
+        await enter(page, 'test "$x" = $$ && echo "the same" shell')
+        await shows(page, "the same shell")
+
+
+async def test_a_dead_agent_is_said_and_a_new_terminal_opens_after_its_restart(lab, arrive) -> None:
+    import psutil
+
+    person = await arrive(lab)
+    hostname = await claim(person)
+    page = person.page
+    psutil.Process(lab.vms.list_running()[hostname]).kill()
+    await expect(page.get_by_test_id("terminal-said")).to_contain_text("Waiting for the machine")
+    await until(lambda: hostname not in lab.vms.list_running())
+    lab.vms.power_on(hostname)
+    await expect(page.get_by_test_id("terminal-state")).to_have_attribute("data-status", "over")
+    await expect(page.get_by_test_id("terminal-said")).to_contain_text("the agent of the machine was started again")
+    await page.get_by_test_id("seat-connect").click()
+    await expect(page.get_by_test_id("terminal-tab-2")).to_have_attribute("data-status", "open")
+    await shows(page, ":~$")
+    assert person.errors == []
+
+
+async def test_an_organiser_helps_after_the_owner_agrees_and_both_see_it_until_the_owner_ends_it(lab, arrive) -> None:
+    person, admin = await arrive(lab), await arrive(lab)
+    hostname = await claim(person)
+    await admin.sign_in()
+    await admin.go(f"/admin/instances/{hostname}")
+    await admin.page.get_by_test_id("watch-ask").click()
+    await admin.sees_status("watch-state", "asked")
+    await person.page.get_by_test_id("watch-refuse").click()
+    await admin.sees_status("watch-state", "none")
+    await expect(admin.page.get_by_test_id("watch-terminal")).to_have_count(0)
+    await admin.page.get_by_test_id("help-ask").click()
+    await expect(person.page.get_by_text("asks to help in your terminals")).to_be_visible()
+    await check_axe(person.page)
+    await person.page.get_by_test_id("watch-agree").click()
+    await admin.sees_status("watch-state", "on")
+    await expect(person.page.get_by_text("watches your terminals and may type in them")).to_be_visible()
+    await shows(admin.page, f"@{hostname}:~$", testid="watch-terminal")
+    await admin.page.get_by_test_id("watch-terminal").click()
+    await enter(admin.page, "echo by-the-organiser")
+    await shows(person.page, "by-the-organiser")
+    await check_axe(admin.page)
+    for page in (person.page, admin.page):
+        await page.set_viewport_size(PHONE)
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await person.page.get_by_test_id("watch-end").click()
+    await admin.sees_status("watch-state", "none")
+    await expect(admin.page.get_by_test_id("watch-terminal")).to_have_count(0)
+    assert (person.errors, admin.errors) == ([], [])
