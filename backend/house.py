@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from backend.db.borrowed import alone_in
 from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.db.notices import NoticeListener
-from backend.errors import Conflict, Unavailable
+from backend.errors import Unavailable
 from backend.keys import KeyRing, load_keys
+from backend.live.admin_pages import AdminPages
 from backend.live.agent_tokens import AgentTokens
 from backend.live.command_waits import CommandWaits
 from backend.live.heartbeat_buffer import HeartbeatBuffer
@@ -24,7 +24,8 @@ from backend.live.read_model import ReadModel
 from backend.provisioning.providers import Provider
 from backend.services.actor import Actor
 from backend.services.pools import PoolSpec, ensure_pool, list_pools
-from backend.services.sign_in import Throttle, ensure_api_token, ensure_first_admin
+from backend.services.sign_in import ensure_api_token, ensure_first_admin
+from backend.services.throttles import Throttle
 from backend.services.vms import list_terraform_hostnames
 from backend.settings import Settings
 from backend.tasks.supervisor import Supervisor
@@ -61,6 +62,7 @@ class House:
     listener: NoticeListener
     live: ReadModel
     heartbeats: HeartbeatBuffer
+    admin_pages: AdminPages
     agent_tokens: AgentTokens
     commands: CommandWaits
     supervisor: Supervisor
@@ -95,7 +97,7 @@ async def open_house(settings: Settings, *, is_demo: bool = False) -> AsyncItera
     Raises:
         LabLinkError: something needed is missing; the message says what.
     """
-    with _alone_in(settings.home):
+    with alone_in(settings.home):
         async with _open(settings, is_demo=is_demo) as house:
             yield house
 
@@ -125,29 +127,18 @@ async def _open(settings: Settings, *, is_demo: bool) -> AsyncIterator[House]:
             await embedded.stop()
 
 
-@contextmanager
-def _alone_in(home: Path) -> Iterator[None]:
-    """A second server in the same data directory would stop the first one's Postgres at its end."""
-    with (home / "server.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                f"Another LabLink server uses the data directory {home}. Stop it, or set LABLINK_HOME to another one."
-            ) from None
-        yield
-
-
 def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
     db = Database(url, pool_size=settings.database.pool_size, statement_timeout_s=settings.database.statement_timeout_s)
     listener = NoticeListener(db.conninfo)
     server, live = settings.server, settings.live
+    read_model = ReadModel(db, listener, max_hz=live.max_hz, backup_poll_s=live.backup_poll_s)
     return House(
         settings=settings,
         db=db,
         listener=listener,
-        live=ReadModel(db, listener, max_hz=live.max_hz, backup_poll_s=live.backup_poll_s),
+        live=read_model,
         heartbeats=HeartbeatBuffer(db),
+        admin_pages=AdminPages(db, read_model),
         agent_tokens=AgentTokens(db, listener),
         commands=CommandWaits(db, listener),
         supervisor=Supervisor(),
@@ -168,6 +159,7 @@ async def _start(house: House) -> None:
     house.listener.subscribe(on_gap=house.heartbeats.forget)
     start("notices", house.listener.run)
     start("live pages", house.live.run)
+    start("admin pages", house.admin_pages.run)
     start("heartbeats", house.heartbeats.run)
     await _until_listening(house)
     await house.live.refresh()

@@ -52,6 +52,7 @@ async def create_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) 
         InvalidInput: the name or a figure is out of range.
         Conflict: a pool of this name exists.
     """
+    actor.must_administer()
     async with db.transaction() as session:
         pool = await _insert(session, name, spec, db, actor)
         if pool is None:
@@ -73,6 +74,7 @@ async def update_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) 
         NotFound: no such pool.
         InvalidInput: a figure is out of range, or the provider differs.
     """
+    actor.must_administer()
     async with db.transaction() as session:
         pool = await get_pool_row(session, name, lock=True)
         if spec.provider != pool.provider:
@@ -90,6 +92,7 @@ async def set_pool_open(db: Database, name: str, *, is_open: bool, actor: Actor)
     Raises:
         NotFound: no such pool.
     """
+    actor.must_administer()
     async with db.transaction() as session:
         pool = await get_pool_row(session, name, lock=True)
         status = PoolStatus.OPEN if is_open else PoolStatus.CLOSED

@@ -2,53 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
-from backend.errors import InvalidInput, Throttled, Unauthenticated
-from backend.models import AdminSession, ApiToken, LoginFailure, User
+from backend.errors import InvalidInput, Unauthenticated
+from backend.keys import KeyRing
+from backend.models import AdminSession, ApiToken, User
+from backend.services import throttles
 from backend.services.actor import Actor
 from backend.services.moves import record_event
+from backend.services.passwords import hash_password, is_right_password
+from backend.services.second_step import WRONG_CODE, guess_key, use_code
+from backend.services.throttles import Throttle
 from backend.services.tokens import hash_token, new_token
 from backend.states import Role
 
 FIRST_ADMIN = "admin"
 ENVIRONMENT_TOKEN = "environment"  # noqa: S105 - the name of a token, not one
 MIN_API_TOKEN = 24
-# Argon2id with the library's defaults, which follow RFC 9106 (low-memory profile); verified off the event loop.
-_hasher = PasswordHasher()
-# Verified against when there is no such user, so that the time tells nothing.
-_decoy = _hasher.hash(new_token())
+# How long the second step may take, and how true "last seen" and "last used" are.
+TICKET_S, SEEN_S = 300, 60
+_PURPOSE = "second step"
 _REFUSED = "The user name or the password is wrong."
 
 
 @dataclass(frozen=True, slots=True)
-class Throttle:
-    """How many failures of one key are allowed within ``window_s`` seconds."""
-
-    attempts: int = 10
-    window_s: int = 300
-
-
-@dataclass(frozen=True, slots=True)
 class AdminIdentity:
-    """Who acts. ``session_id`` is None for an API token."""
+    """Who acts. ``session_id`` and ``user_id`` are None for an API token."""
 
     name: str
     role: Role
     session_id: int | None
+    user_id: int | None = None
 
     def actor(self, address: str | None = None) -> Actor:
-        """The name beside this identity's events."""
-        return Actor.admin(self.name, address)
+        """The name beside this identity's events, with the role that services ask for."""
+        return Actor.admin(self.name, address, self.role)
+
+
+@dataclass(frozen=True, slots=True)
+class SecondStep:
+    """The password was right; now a code is due. ``ticket`` proves the first step, for five minutes."""
+
+    ticket: str
 
 
 async def ensure_first_admin(db: Database, password: str | None) -> str | None:
@@ -57,7 +58,7 @@ async def ensure_first_admin(db: Database, password: str | None) -> str | None:
         if await session.scalar(select(func.count()).select_from(User)):
             return None
     chosen = password or new_token()[:20]
-    hashed = await asyncio.to_thread(_hasher.hash, chosen)
+    hashed = await hash_password(chosen)
     async with db.transaction() as session:
         row = insert(User).values(name=FIRST_ADMIN, password_hash=hashed, role=Role.ADMIN, created_at=db.now())
         made = await session.scalar(row.on_conflict_do_nothing().returning(User.id))
@@ -79,7 +80,9 @@ async def ensure_api_token(db: Database, token: str) -> None:
         row = insert(ApiToken).values(
             name=ENVIRONMENT_TOKEN, token_hash=hash_token(token), role=Role.ADMIN, created_at=db.now()
         )
-        await session.execute(row.on_conflict_do_nothing())
+        if await session.scalar(row.on_conflict_do_nothing().returning(ApiToken.id)):
+            message = f"The API token {ENVIRONMENT_TOKEN} was made, as {Role.ADMIN}"
+            record_event(session, "token.created", message, actor=Actor.rule("first_start"), at=db.now())
 
 
 async def sign_in(
@@ -87,12 +90,13 @@ async def sign_in(
     name: str,
     password: str,
     *,
+    keys: KeyRing,
     throttle: Throttle,
     session_hours: int,
     address: str | None = None,
     user_agent: str | None = None,
-) -> str:
-    """Opens a session; returns the secret for its cookie.
+) -> str | SecondStep:
+    """Opens a session and returns the secret for its cookie; or asks for the second step of users who have one.
 
     Raises:
         Unauthenticated: wrong name or password; does not say which.
@@ -101,41 +105,101 @@ async def sign_in(
     # By address and not by name: else anybody could lock the admin out in the middle of a workshop.
     key = f"address:{address}"
     async with db.transaction() as session:
-        await _check_throttle(session, db, key, throttle)
+        await throttles.check(session, db, throttle, key)
         user = await session.scalar(select(User).where(User.name == name[:80], User.disabled_at.is_(None)))
-    if not await asyncio.to_thread(_is_right, (user and user.password_hash) or _decoy, password) or user is None:
-        await _record_failure(db, key, name, address)
+    if not await is_right_password(user.password_hash if user else None, password) or user is None:
+        async with db.transaction() as session:
+            throttles.record_failure(session, db, key)
+            # What was typed as a name is repeated only if it is one: people type passwords there.
+            message = f"A sign-in as {user.name} failed" if user else "A sign-in as nobody we know failed"
+            record_event(session, "user.sign_in_failed", message, actor=Actor("anyone", address), at=db.now())
         raise Unauthenticated(_REFUSED, code="wrong_password")
-    secret, at = new_token(), db.now()
+    if user.totp_confirmed_at is not None:
+        return SecondStep(_make_ticket(user, keys, db.now()))
     async with db.transaction() as session:
-        session.add(
-            AdminSession(
-                user_id=user.id,
-                token_hash=hash_token(secret),
-                created_at=at,
-                expires_at=at + timedelta(hours=session_hours),
-                address=address,
-                user_agent=(user_agent or "")[:300],
-            )
+        now = await session.get_one(User, user.id, with_for_update=True, populate_existing=True)
+        if now.disabled_at is not None or now.password_hash != user.password_hash:
+            raise Unauthenticated(_REFUSED, code="wrong_password")
+        return open_session(session, db, now, session_hours=session_hours, address=address, user_agent=user_agent)
+
+
+async def finish_sign_in(
+    db: Database,
+    ticket: str,
+    code: str,
+    *,
+    keys: KeyRing,
+    throttle: Throttle,
+    session_hours: int,
+    address: str | None = None,
+    user_agent: str | None = None,
+) -> str:
+    """The second step: opens the session, and returns the secret for its cookie.
+
+    Raises:
+        Unauthenticated: the code is wrong or was used, or the first step is too long ago.
+        Throttled: too many wrong codes for this user.
+    """
+    async with db.transaction() as session:
+        user = await _find_by_ticket(session, ticket, keys, db.now())
+        if user is None:
+            raise Unauthenticated("That took too long. Sign in again.", code="step_expired")
+        await throttles.check(session, db, throttle, guess_key(user.id))
+        if user.totp_confirmed_at is None or use_code(user, code, keys=keys, at=db.now()):
+            return open_session(session, db, user, session_hours=session_hours, address=address, user_agent=user_agent)
+        throttles.record_failure(session, db, guess_key(user.id))
+        message = f"A code of {user.name} was wrong"
+        record_event(session, "user.sign_in_failed", message, actor=Actor("anyone", address), at=db.now())
+    raise Unauthenticated(WRONG_CODE, code="wrong_code")
+
+
+def open_session(
+    session: AsyncSession,
+    db: Database,
+    user: User,
+    *,
+    session_hours: int,
+    address: str | None,
+    user_agent: str | None,
+) -> str:
+    """Signs a user in within a transaction that has made sure of it. Returns the secret for the cookie."""
+    secret, at = new_token(), db.now()
+    session.add(
+        AdminSession(
+            user_id=user.id,
+            token_hash=hash_token(secret),
+            created_at=at,
+            expires_at=at + timedelta(hours=session_hours),
+            last_seen_at=at,
+            address=address,
+            user_agent=(user_agent or "")[:300],
         )
-        record_event(session, "user.signed_in", f"{name} signed in", actor=Actor.admin(name, address), at=at)
+    )
+    actor = Actor.admin(user.name, address, Role(user.role))
+    record_event(session, "user.signed_in", f"{user.name} signed in", actor=actor, at=at)
     return secret
 
 
-async def sign_out(db: Database, secret: str) -> None:
+async def sign_out(db: Database, secret: str, *, address: str | None = None) -> None:
     """Ends the session of this cookie, if it is one."""
+    ended = (
+        update(AdminSession)
+        .where(AdminSession.token_hash == hash_token(secret), AdminSession.revoked_at.is_(None))
+        .values(revoked_at=db.now())
+        .returning(AdminSession.user_id)
+    )
     async with db.transaction() as session:
-        await session.execute(
-            update(AdminSession)
-            .where(AdminSession.token_hash == hash_token(secret), AdminSession.revoked_at.is_(None))
-            .values(revoked_at=db.now())
-        )
+        user_id = await session.scalar(ended)
+        if user_id is not None:
+            user = await session.get_one(User, user_id)
+            actor = Actor.admin(user.name, address, Role(user.role))
+            record_event(session, "user.signed_out", f"{user.name} signed out", actor=actor, at=db.now())
 
 
 async def find_session(db: Database, secret: str) -> AdminIdentity | None:
     """Who this cookie signs in, if anybody, now."""
     query = (
-        select(User.name, User.role, AdminSession.id)
+        select(User, AdminSession)
         .join(AdminSession, AdminSession.user_id == User.id)
         .where(
             AdminSession.token_hash == hash_token(secret),
@@ -146,7 +210,12 @@ async def find_session(db: Database, secret: str) -> AdminIdentity | None:
     )
     async with db.transaction() as session:
         row = (await session.execute(query)).first()
-    return AdminIdentity(row[0], Role(row[1]), row[2]) if row else None
+        if row is None:
+            return None
+        user, found = row
+        if _is_stale(found.last_seen_at, db.now()):
+            found.last_seen_at = db.now()
+        return AdminIdentity(user.name, Role(user.role), found.id, user.id)
 
 
 async def authenticate_api_token(db: Database, token: str, *, throttle: Throttle, address: str | None) -> AdminIdentity:
@@ -165,30 +234,30 @@ async def authenticate_api_token(db: Database, token: str, *, throttle: Throttle
     async with db.transaction() as session:
         found = await session.scalar(query)
         if found is not None:
+            if _is_stale(found.last_used_at, db.now()):
+                found.last_used_at = db.now()
             return AdminIdentity(f"token:{found.name}", Role(found.role), None)
-        await _check_throttle(session, db, key, throttle)
-        session.add(LoginFailure(key=key, at=db.now()))
+        await throttles.check(session, db, throttle, key)
+        throttles.record_failure(session, db, key)
     raise Unauthenticated("This API token is unknown, expired or revoked.")
 
 
-async def _check_throttle(session: AsyncSession, db: Database, key: str, throttle: Throttle) -> None:
-    since = db.now() - timedelta(seconds=throttle.window_s)
-    query = select(func.count(), func.min(LoginFailure.at)).where(LoginFailure.key == key, LoginFailure.at > since)
-    failures, first_at = (await session.execute(query)).one()
-    if failures >= throttle.attempts:
-        wait_s = max(1, int((first_at - since).total_seconds()))
-        raise Throttled(f"Too many failed attempts. Try again in {wait_s} s.", retry_after_s=wait_s)
+def _is_stale(seen_at: datetime | None, now: datetime) -> bool:
+    return seen_at is None or now - seen_at >= timedelta(seconds=SEEN_S)
 
 
-async def _record_failure(db: Database, key: str, name: str, address: str | None) -> None:
-    async with db.transaction() as session:
-        session.add(LoginFailure(key=key, at=db.now()))
-        message = f"A sign-in as {name[:80]!r} failed"
-        record_event(session, "user.sign_in_failed", message, actor=Actor("anyone", address), at=db.now())
+def _make_ticket(user: User, keys: KeyRing, at: datetime) -> str:
+    said = f"{user.id}.{int(at.timestamp()) + TICKET_S}"
+    # Signed with the password's hash, so that a new password makes it worthless.
+    return f"{said}.{keys.sign(_PURPOSE, f'{said}.{user.password_hash}')}"
 
 
-def _is_right(hashed: str, password: str) -> bool:
-    try:
-        return _hasher.verify(hashed, password)
-    except (VerifyMismatchError, InvalidHashError):
-        return False
+async def _find_by_ticket(session: AsyncSession, ticket: str, keys: KeyRing, at: datetime) -> User | None:
+    said, _, signature = ticket.rpartition(".")
+    user_id, _, until = said.partition(".")
+    if not (user_id.isdecimal() and until.isdecimal() and len(said) < 40) or at.timestamp() > int(until):
+        return None
+    user = await session.get(User, int(user_id), with_for_update=True)
+    if user is None or user.disabled_at is not None:
+        return None
+    return user if keys.is_signed(_PURPOSE, f"{said}.{user.password_hash}", signature) else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from lablink_ui.pages import (  # noqa: F401
+    account,
     events,
     home,
+    invite,
     join,
     launch,
     machine,
@@ -14,12 +16,16 @@ from lablink_ui.pages import (  # noqa: F401
     operation,
     operations,
     overview,
+    people,
+    person,
     pools,
     seat,
     sign_in,
+    sign_in_code,
 )
 
 
 def add_pages(app: FastAPI) -> None:
     """Adds what pages need of plain HTTP; call it before ``ui.run_with``."""
-    app.include_router(sign_in.router)
+    for module in (sign_in, sign_in_code, invite, events):
+        app.include_router(module.router)
