@@ -98,7 +98,7 @@ def _top(user: str | None) -> tuple[Text, Element]:
             icon_of("moon")
         toggle.on("click", js_handler="() => window.lablinkToggleTheme()")
         if user:
-            with tag("a", "who", href="/admin/account", title="Your account", data_testid="account-link"):
+            with tag("a", "who", href="/admin/account", aria_label=f"Your account: {user}", data_testid="account-link"):
                 tag("span", "avatar", user[:1], aria_hidden="true")
                 tag("span", "name", user)
             with (

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from lablink_ui.pages import (  # noqa: F401
     account,
     events,
+    events_export,
     home,
     invite,
     join,
@@ -27,5 +28,5 @@ from lablink_ui.pages import (  # noqa: F401
 
 def add_pages(app: FastAPI) -> None:
     """Adds what pages need of plain HTTP; call it before ``ui.run_with``."""
-    for module in (sign_in, sign_in_code, invite, events):
+    for module in (sign_in, sign_in_code, invite, events_export):
         app.include_router(module.router)
