@@ -176,7 +176,7 @@ async def test_one_sets_up_the_second_step_and_changes_the_password(other: Visit
     await page.get_by_test_id("password-new").fill(NEW_PASSWORD)
     await page.get_by_test_id("password-again").fill(NEW_PASSWORD)
     await page.get_by_test_id("password-submit").click()
-    await expect(page.locator(".told")).to_contain_text("Your password was changed")
+    await expect(page.locator(".told").filter(has_text="Your password was changed")).to_be_visible()
     await expect(page.get_by_test_id("password-new")).to_have_value("")
 
     await page.get_by_role("button", name="Sign out", exact=True).click()
@@ -205,12 +205,11 @@ async def test_filters_of_the_events_are_those_of_the_file(admin: Visitor, share
     assert f"{name} accepted the invite" in lines[1]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_the_pages_of_people_are_for_everybody(browser: Browser, shared_server: Server, scheme: str) -> None:
+async def test_the_pages_of_people_are_for_everybody(browser: Browser, shared_server: Server) -> None:
     name = await make_person(shared_server, Role.OPERATOR)
-    made = await shared_server.api.post("/api/admin/tokens", json={"name": f"axe-{scheme}", "role": "viewer"})
+    made = await shared_server.api.post("/api/admin/tokens", json={"name": "axe", "role": "viewer"})
     assert made.status_code == 201
-    for viewport in ({"width": 1440, "height": 900}, {"width": 390, "height": 844}):
+    for scheme, viewport in (("light", {"width": 1440, "height": 900}), ("dark", {"width": 390, "height": 844})):
         visitor = await visit(browser, shared_server, color_scheme=scheme, viewport=viewport)
         await visitor.go("/invite/unknown")
         found = await find_violations(visitor.page)
