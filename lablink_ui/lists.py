@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from nicegui.element import Element
 
 from backend.services.admin_sessions import AdminSessionView
+from lablink_ui.components import Moment
 from lablink_ui.parts import button, tag
-from lablink_ui.words import clock
 
 _BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrom", "Chrome"), ("Safari", "Safari"))
 _SYSTEMS = (
@@ -24,13 +25,17 @@ _SYSTEMS = (
 )
 
 
+# Words, or words and the moment that they are about.
+Detail = str | tuple[str, datetime]
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of a list: what it is about, what to know about it, and the verb of its button (none without one)."""
 
     testid: str
     title: str
-    details: tuple[str, ...]
+    details: tuple[Detail, ...]
     verb: str = ""
     verb_testid: str = ""
     mark: str = ""
@@ -63,7 +68,9 @@ class LineList:
                     tag("strong", "", line.title)
                     if line.mark:
                         tag("span", "chip good", line.mark)
-                tag("span", "sub", " · ".join(line.details))
+                with tag("span", "sub details"):
+                    for detail in line.details:
+                        _draw_detail(detail)
             if line.verb and self._on_act:
                 act = self._on_act
                 button(
@@ -73,6 +80,15 @@ class LineList:
                     testid=line.verb_testid,
                     aria_label=f"{line.verb}: {line.title}",
                 )
+
+
+def _draw_detail(detail: Detail) -> None:
+    if isinstance(detail, str):
+        tag("span", "", detail)
+        return
+    with tag("span"):
+        tag("span", "", f"{detail[0]} ")
+        Moment().show(detail[1])
 
 
 def session_lines(sessions: Sequence[AdminSessionView], *, own_id: int | None, may_end: bool) -> list[tuple[int, Line]]:
@@ -85,8 +101,8 @@ def session_lines(sessions: Sequence[AdminSessionView], *, own_id: int | None, m
                 device_of(each.user_agent),
                 (
                     each.address or "address unknown",
-                    f"since {clock(each.created_at)}",
-                    f"last seen {clock(each.last_seen_at)}",
+                    ("signed in", each.created_at),
+                    ("seen", each.last_seen_at or each.created_at),
                 ),
                 "Sign out" if may_end and each.id != own_id else "",
                 f"session-end-{each.id}",

@@ -12,14 +12,14 @@ from backend.services.api_tokens import ApiTokenView, create_api_token, list_api
 from backend.services.invites import InviteView, create_invite, list_invites, revoke_invite
 from backend.services.people import list_users
 from backend.states import Role
-from lablink_ui.components import Column, Empty, LiveTable
+from lablink_ui.components import Column, CopyButton, Empty, LiveTable
 from lablink_ui.forms import Values, form
 from lablink_ui.frame import Frame, admin_frame
-from lablink_ui.lists import Line, LineList
-from lablink_ui.parts import Field, Text, tag, text
+from lablink_ui.lists import Detail, Line, LineList
+from lablink_ui.parts import Field, tag, text
 from lablink_ui.people_rows import user_row
 from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
-from lablink_ui.words import clock, count, person
+from lablink_ui.words import count, person
 
 COLUMNS = (
     Column("user", "Name", "link"),
@@ -76,11 +76,21 @@ async def people(request: Request) -> Response | None:
     return None
 
 
-def show_once(label: str, testid: str) -> Text:
-    """The place for a secret that is shown this once."""
-    with tag("div", "stack once"):
-        tag("span", "sub", label)
-        return text("code", "", "mono", data_testid=testid)
+class ShownOnce:
+    """The place for a secret that is shown this once, hidden until there is one."""
+
+    def __init__(self, label: str, testid: str) -> None:
+        with tag("div", "stack", role="status") as self._box:
+            tag("span", "sub", label)
+            self._text = text("pre", "", "mono secret", data_testid=testid)
+            self._copy = CopyButton("Copy")
+        self._box.set_visibility(False)
+
+    def show(self, secret: str) -> None:
+        """Shows it."""
+        self._text.say(secret)
+        self._copy.hold(secret)
+        self._box.set_visibility(True)
 
 
 def invite_link(visit: Visit, secret: str) -> str:
@@ -100,13 +110,13 @@ def _draw_invite_form(visit: Visit) -> None:
         )
         Field("Role", name="role", kind="select", testid="invite-role", value=Role.VIEWER, options=ROLES)
         card.finish("Make the link", testid="invite-create")
-        link = show_once("Send this link; it works once, for three days, and is shown this once:", "invite-link")
+        link = ShownOnce("Send this link; it works once, for three days, and is shown this once:", "invite-link")
 
     async def make(values: Values) -> str:
         actor = await visit.actor(Role.ADMIN)
         name = values.get("name", "").strip()
         _, secret = await create_invite(visit.house.db, name, _role(values), actor=actor)
-        link.say(invite_link(visit, secret))
+        link.show(invite_link(visit, secret))
         return f"{name} is invited"
 
     card.on_send(make)
@@ -125,7 +135,7 @@ def _draw_token_form(visit: Visit) -> None:
         Field("Role", name="token-role", kind="select", testid="token-role", value=Role.VIEWER, options=ROLES)
         Field("Ends after", name="days", kind="select", testid="token-days", value="90", options=LIVES)
         card.finish("Make the token", testid="token-create")
-        shown = show_once("Copy it now, it is shown this once:", "token-secret")
+        shown = ShownOnce("Copy it now, it is shown this once:", "token-secret")
 
     async def make(values: Values) -> str:
         actor = await visit.actor(Role.ADMIN)
@@ -134,7 +144,7 @@ def _draw_token_form(visit: Visit) -> None:
             raise InvalidInput("Choose when the token ends.")
         lives = int(days) if days else None
         _, secret = await create_api_token(visit.house.db, name, _role(values, "token-role"), days=lives, actor=actor)
-        shown.say(secret)
+        shown.show(secret)
         return f"The token {name} was made"
 
     card.on_send(make)
@@ -178,17 +188,17 @@ def _draw_list(visit: Visit, frame: Frame, label: str, nothing: str, what: type[
 
 def _invite_line(invite: InviteView, visit: Visit) -> tuple[int, Line]:
     what = "sets a new password" if invite.is_reset else f"as {invite.role}"
-    details = (what, f"by {person(invite.created_by)}", f"until {clock(invite.expires_at)}")
+    details = (what, f"by {person(invite.created_by)}", f"until {invite.expires_at:%Y-%m-%d %H:%M} UTC")
     verb = _Withdraw.verb if visit.may_administer else ""
     return invite.id, Line(f"invite-{invite.name}", invite.name, details, verb, f"invite-revoke-{invite.name}")
 
 
 def _token_line(token: ApiTokenView, visit: Visit) -> tuple[int, Line]:
-    details = (
+    details: tuple[Detail, ...] = (
         token.role.capitalize(),
         f"by {person(token.created_by)}" if token.created_by else "from the environment",
-        f"until {clock(token.expires_at)}" if token.expires_at else "no end",
-        f"last used {clock(token.last_used_at)}" if token.last_used_at else "never used",
+        f"until {token.expires_at:%Y-%m-%d}" if token.expires_at else "no end",
+        ("used", token.last_used_at) if token.last_used_at else "never used",
     )
     verb = _Revoke.verb if visit.may_administer else ""
     return token.id, Line(f"token-{token.name}", token.name, details, verb, f"token-revoke-{token.name}")

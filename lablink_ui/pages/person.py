@@ -19,10 +19,10 @@ from backend.states import Role
 from lablink_ui.forms import Values, form
 from lablink_ui.frame import Frame, admin_frame
 from lablink_ui.lists import LineList, session_lines
-from lablink_ui.pages.people import ROLES, invite_link, show_once
+from lablink_ui.pages.people import ROLES, ShownOnce, invite_link
 from lablink_ui.parts import Chip, Facts, Field, button, link_button, tag
 from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
-from lablink_ui.words import clock, count
+from lablink_ui.words import count
 
 Act = Callable[[Actor], Awaitable[str]]
 FACTS = {"role": "Role", "second": "Second step", "made": "Made", "seen": "Last seen"}
@@ -66,7 +66,7 @@ class _Page:
         with tag("div", "grid2"):
             with tag("section", "card pad", aria_label="Facts"):
                 tag("h2", "", "Facts")
-                self._facts = Facts(FACTS)
+                self._facts = Facts(FACTS, moments=("made", "seen"))
             with tag("div", "stack"):
                 if may:
                     self._draw_role_form()
@@ -103,8 +103,8 @@ class _Page:
         self._facts.show(
             role=user.role.capitalize(),
             second="on" if user.has_second_step else "off",
-            made=clock(user.created_at),
-            seen=clock(user.last_seen_at) if user.last_seen_at else None,
+            made=user.created_at,
+            seen=user.last_seen_at,
         )
         if self._visit.may_administer:
             self._disable.set_visibility(is_active)
@@ -135,12 +135,12 @@ class _Page:
         with form("Forgotten password", aria_label="Forgotten password") as card:
             tag("p", "sub", "A link with which they choose a new one; the present one works until then.")
             card.finish("Make the link", testid="user-reset")
-            link = show_once("Send this link; it works once, for a day, and is shown this once:", "user-reset-link")
+            link = ShownOnce("Send this link; it works once, for a day, and is shown this once:", "user-reset-link")
 
         async def make(values: Values) -> str:
             actor = await self._visit.actor(Role.ADMIN)
             _, secret = await create_reset(self._db, self._user.name, actor=actor)
-            link.say(invite_link(self._visit, secret))
+            link.show(invite_link(self._visit, secret))
             return "The link was made"
 
         card.on_send(make)
