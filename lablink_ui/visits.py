@@ -118,11 +118,8 @@ async def follow(
 def _leave(client: Client, forget: Callable[[], None], role: Role | None) -> None:
     """Ends a page: it is told nothing more, its browser goes on, and then nothing of it is left to act on."""
     forget()
-    with client:
-        if role:
-            ui.navigate.reload()
-        else:
-            ui.navigate.to(f"/login?error=ended&next={_back_to(client.request)}")
+    target = "" if role else f"/login?error=ended&next={_back_to(client.request)}"
+    client.run_javascript(f"window.lablink.leave({json.dumps(target)})")
     # Not at once, or a browser that means well would show an empty page; after that nobody can make it do anything.
     asyncio.get_running_loop().call_later(LEAVE_S, client.remove_all_elements)
 
