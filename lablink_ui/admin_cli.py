@@ -58,10 +58,12 @@ async def _run(given: argparse.Namespace, settings: Settings) -> int:
 
 async def _list(db: Database, given: argparse.Namespace, settings: Settings, actor: Actor) -> None:
     from backend.services.people import list_users
+    from lablink_ui.words import count
 
     for user in await list_users(db):
-        notes = ["disabled"] if user.disabled_at else [f"signed in {user.sessions} times"] if user.sessions else []
+        notes = ["disabled"] if user.disabled_at else []
         notes += ["second step"] if user.has_second_step else []
+        notes += [f"signed in with {count(user.sessions, 'browser')}"] if user.sessions else []
         seen = f"last seen {user.last_seen_at:%Y-%m-%d %H:%M} UTC" if user.last_seen_at else "never signed in"
         print(f"{user.name:<24} {user.role:<9} {', '.join([*notes, seen])}")
 
@@ -102,9 +104,10 @@ async def _enable(db: Database, given: argparse.Namespace, settings: Settings, a
 
 async def _revoke_sessions(db: Database, given: argparse.Namespace, settings: Settings, actor: Actor) -> None:
     from backend.services.admin_sessions import end_admin_sessions
+    from lablink_ui.words import count
 
     number = await end_admin_sessions(db, given.name, actor=actor)
-    print(f"{given.name} was signed out ({number} sessions).")
+    print(f"{given.name} was signed out of {count(number, 'browser')}.")
 
 
 def _print_link(settings: Settings, secret: str, words: str) -> None:

@@ -30,7 +30,7 @@ class EventFilters:
         self.words = ""
         self._on_change = on_change
         self._links: dict[ExportFormat, Element] = {}
-        with tag("section", "card pad", aria_label="Filters"), tag("div", "fields"):
+        with tag("section", "card pad", aria_label="Filters"), tag("div", "fields filters"):
             self._group = self._field("What", "group", kind="select", options=_GROUPS)
             self._actor = self._field("Who", "actor", placeholder="kim, agent, rule …")
             self._about = self._field("Pool or machine", "about", placeholder="default-001")

@@ -27,11 +27,10 @@ class Form:
         self.element = element
         self.error: Text
 
-    def finish(self, verb: str, *, testid: str, danger: bool = False) -> None:
-        """Adds the place for errors and the button that sends."""
+    def finish(self, verb: str, *, testid: str, tone: str = "") -> None:
+        """Adds the place for errors and the button that sends; ``tone``: primary, danger, or neither."""
         self.error = text("div", "", "error", data_testid=f"{testid}-error", role="alert")
-        classes = "button start danger" if danger else "button start"
-        tag("button", classes, verb, type="submit", data_testid=testid)
+        tag("button", f"button start {tone}".strip(), verb, type="submit", data_testid=testid)
 
     def on_send(self, act: Callable[[Values], Awaitable[str | None]]) -> None:
         """Calls ``act`` with the values; its refusal is shown in the form, and a form that went well is emptied."""

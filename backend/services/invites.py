@@ -132,7 +132,7 @@ async def accept_invite(db: Database, token: str, password: str, *, address: str
         actor = Actor.admin(invite.name, address, Role(invite.role))
         if invite.user_id is None:
             await _insert_user(session, db, invite, hashed)
-            message = f"{invite.name} accepted the invite as {invite.role} of {invite.created_by}"
+            message = f"{invite.name} accepted the invite of {invite.created_by}, as {invite.role}"
             record_event(session, "user.created", message, actor=actor, at=db.now())
         else:
             user = await session.get_one(User, invite.user_id, with_for_update=True)

@@ -80,9 +80,11 @@ async def update_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) 
         if spec.provider != pool.provider:
             raise InvalidInput(f"The provider of pool '{name}' is {pool.provider} and cannot change; make a new pool.")
         _check(spec)
-        _fill(pool, spec)
-        pool.updated_at = db.now()
-        record_event(session, "pool.updated", f"Pool {name} was edited", actor=actor, at=db.now(), pool_id=pool.id)
+        changed = _fill(pool, spec)
+        if changed:
+            pool.updated_at = db.now()
+            message = f"Pool {name} was edited: {', '.join(changed)}"
+            record_event(session, "pool.updated", message, actor=actor, at=db.now(), pool_id=pool.id)
         return view_of(pool)
 
 
@@ -206,10 +208,13 @@ def _figures(spec: PoolSpec) -> dict[str, object]:
     }
 
 
-def _fill(pool: Pool, spec: PoolSpec) -> None:
-    pool.max = spec.max
-    for column, value in _figures(spec).items():
-        setattr(pool, column, value)
+def _fill(pool: Pool, spec: PoolSpec) -> list[str]:
+    """Returns the names of what changed; a script's or a repository's text stays out of the history."""
+    figures = {"max": spec.max, **_figures(spec)}
+    changed = [column for column, value in figures.items() if getattr(pool, column) != value]
+    for column in changed:
+        setattr(pool, column, figures[column])
+    return changed
 
 
 def _check(spec: PoolSpec) -> None:

@@ -52,7 +52,7 @@ class SecondStepCard:
             tag("p", "sub", _SAID[on])
             password_field("Present password", "password", testid="second-step-password")
             if on:
-                card.finish("Turn off", testid="second-step-off", danger=True)
+                card.finish("Turn off", testid="second-step-off", tone="danger")
             else:
                 card.finish("Set up", testid="second-step-begin")
         card.on_send(self._end if on else self._begin)
@@ -85,7 +85,7 @@ class SecondStepCard:
                 inputmode="numeric",
                 required=True,
             )
-            card.finish("Turn on", testid="second-step-confirm")
+            card.finish("Turn on", testid="second-step-confirm", tone="primary")
         card.on_send(self._confirm)
 
     async def _confirm(self, values: Values) -> str:

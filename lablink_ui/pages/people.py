@@ -109,7 +109,7 @@ def _draw_invite_form(visit: Visit) -> None:
             required=True,
         )
         Field("Role", name="role", kind="select", testid="invite-role", value=Role.VIEWER, options=ROLES)
-        card.finish("Make the link", testid="invite-create")
+        card.finish("Make the link", testid="invite-create", tone="primary")
         link = ShownOnce("Send this link; it works once, for three days, and is shown this once:", "invite-link")
 
     async def make(values: Values) -> str:

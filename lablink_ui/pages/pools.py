@@ -99,6 +99,8 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
             tag("span", "hint sub", "Machines that run already are not touched.")
             save_button = tag("button", "button primary start", "Save", type="submit", data_testid="pool-save")
             save_button.set_visibility(visit.may_administer)
+            if not visit.may_administer:
+                fields.lock()
             _say_who_may(visit)
         with tag("div", "stack"):
             with tag("section", "card pad", aria_label="For researchers"):
@@ -233,6 +235,11 @@ class _Fields:
     def all(self) -> list[Field]:
         """Every field."""
         return [value for value in vars(self).values() if isinstance(value, Field)]
+
+    def lock(self) -> None:
+        """Makes them something to look at only."""
+        for field in self.all:
+            field.input.props["disabled"] = True
 
     def read(self, base: PoolSpec) -> PoolSpec:
         """What stands in the fields now.
