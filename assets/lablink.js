@@ -16,11 +16,7 @@
   // Moments in words, shared by our components. The server's clock counts: a laptop's may be wrong.
   const served = document.querySelector("meta[name=lablink-now]");
   const skew = served ? Date.parse(served.content) - Date.now() : 0;
-  // A page that is being left already (a form was sent, such as the one that signs out) is not sent elsewhere.
-  let leaving = false;
-  addEventListener("submit", (e) => (leaving ||= !e.defaultPrevented));
   window.lablink = {
-    leave: (url) => leaving || (url ? location.assign(url) : location.reload()),
     now: () => Date.now() + skew,
     ago(stamp, now) {
       const s = Math.max(0, Math.round((now - Date.parse(stamp)) / 1000));

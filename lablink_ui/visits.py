@@ -84,8 +84,12 @@ def to_login(request: Request) -> Response:
 
 
 def _back_to(request: Request) -> str:
+    return quote(_place(request))
+
+
+def _place(request: Request) -> str:
     url = request.url
-    return quote(f"{url.path}?{url.query}" if url.query else url.path)
+    return f"{url.path}?{url.query}" if url.query else url.path
 
 
 async def follow(
@@ -118,7 +122,8 @@ async def follow(
 def _leave(client: Client, forget: Callable[[], None], role: Role | None) -> None:
     """Ends a page: it is told nothing more, its browser goes on, and then nothing of it is left to act on."""
     forget()
-    target = "" if role else f"/login?error=ended&next={_back_to(client.request)}"
+    target = _place(client.request) if role else f"/login?error=ended&next={_back_to(client.request)}"
+    # By our own script: in the tab that is signing out right now its own way must not be cut off.
     client.run_javascript(f"window.lablink.leave({json.dumps(target)})")
     # Not at once, or a browser that means well would show an empty page; after that nobody can make it do anything.
     asyncio.get_running_loop().call_later(LEAVE_S, client.remove_all_elements)
