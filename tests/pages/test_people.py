@@ -206,27 +206,6 @@ async def test_filters_of_the_events_are_those_of_the_file(admin: Visitor, share
     assert f"{name} accepted the invite" in lines[1]
 
 
-async def test_the_pages_of_people_are_for_everybody(browser: Browser, shared_server: Server) -> None:
-    name = await make_person(shared_server, Role.OPERATOR)
-    made = await shared_server.api.post("/api/admin/tokens", json={"name": "axe", "role": "viewer"})
-    assert made.status_code == 201
-    for scheme, viewport, paths in (
-        ("light", {"width": 1440, "height": 900}, ("/admin/people", f"/admin/people/{name}", "/admin/events")),
-        ("dark", {"width": 390, "height": 844}, ("/admin/people", "/admin/account", "/admin/events")),
-    ):
-        visitor = await visit(browser, shared_server, color_scheme=scheme, viewport=viewport)
-        await visitor.sign_in()
-        found = []
-        for path in paths:
-            page = await visitor.go(path)
-            await expect(page.locator("[aria-busy=true]")).to_have_count(0)
-            found += await find_violations(page)
-            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, viewport)
-        assert found == []
-        assert visitor.errors == []
-        await visitor.context.close()
-
-
 async def test_somebody_is_invited_with_the_keyboard_alone(admin: Visitor) -> None:
     page = await admin.go("/admin/people")
     await page.get_by_test_id("invite-name").focus()
