@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from backend.db.borrowed import alone_in
 from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.db.notices import NoticeListener
-from backend.errors import Conflict, Unavailable
+from backend.errors import Unavailable
 from backend.keys import KeyRing, load_keys
+from backend.live.admin_pages import AdminPages
 from backend.live.agent_tokens import AgentTokens
 from backend.live.command_waits import CommandWaits
 from backend.live.heartbeat_buffer import HeartbeatBuffer
@@ -65,6 +65,7 @@ class House:
     listener: NoticeListener
     live: ReadModel
     heartbeats: HeartbeatBuffer
+    admin_pages: AdminPages
     agent_tokens: AgentTokens
     commands: CommandWaits
     terminals: Terminals
@@ -110,7 +111,7 @@ async def open_house(settings: Settings, *, is_demo: bool = False) -> AsyncItera
     Raises:
         LabLinkError: something needed is missing; the message says what.
     """
-    with _alone_in(settings.home):
+    with alone_in(settings.home):
         async with _open(settings, is_demo=is_demo) as house:
             yield house
 
@@ -140,30 +141,19 @@ async def _open(settings: Settings, *, is_demo: bool) -> AsyncIterator[House]:
             await embedded.stop()
 
 
-@contextmanager
-def _alone_in(home: Path) -> Iterator[None]:
-    """A second server in the same data directory would stop the first one's Postgres at its end."""
-    with (home / "server.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                f"Another LabLink server uses the data directory {home}. Stop it, or set LABLINK_HOME to another one."
-            ) from None
-        yield
-
-
 def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
     db = Database(url, pool_size=settings.database.pool_size, statement_timeout_s=settings.database.statement_timeout_s)
     listener = NoticeListener(db.conninfo)
     server, live = settings.server, settings.live
     agent_tokens = AgentTokens(db, listener)
+    read_model = ReadModel(db, listener, max_hz=live.max_hz, backup_poll_s=live.backup_poll_s)
     return House(
         settings=settings,
         db=db,
         listener=listener,
-        live=ReadModel(db, listener, max_hz=live.max_hz, backup_poll_s=live.backup_poll_s),
+        live=read_model,
         heartbeats=HeartbeatBuffer(db),
+        admin_pages=AdminPages(db, read_model),
         agent_tokens=agent_tokens,
         commands=CommandWaits(db, listener),
         terminals=Terminals(db, listener, agent_tokens.authenticate),
@@ -191,6 +181,7 @@ async def _start(house: House) -> None:
     house.listener.subscribe(on_gap=house.heartbeats.forget)
     start("notices", house.listener.run)
     start("live pages", house.live.run)
+    start("admin pages", house.admin_pages.run)
     start("heartbeats", house.heartbeats.run)
     start("terminals", house.terminals.run)
     await _until_listening(house)

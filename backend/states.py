@@ -138,6 +138,11 @@ class Role(StrEnum):
     OPERATOR = "operator"  # launch, destroy, repair, release
     ADMIN = "admin"  # all of that, and pools, users, tokens
 
+    @property
+    def rank(self) -> int:
+        """Higher for who may do more."""
+        return list(Role).index(self)
+
 
 _V, _C, _O, _M = VmStatus, ClaimStatus, OperationStatus, CommandStatus
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lablink_ui import admin_cli
+
 if TYPE_CHECKING:
     from backend.settings import Settings
 
@@ -37,6 +39,7 @@ _EXAMPLES = {
     "  lablink serve server.host=0.0.0.0 server.public_url=https://lablink.example.org",
     "worker": "  LABLINK_DATABASE_URL=postgresql://… lablink worker jobs.concurrency=8",
     "migrate": "  LABLINK_DATABASE_URL=postgresql://… lablink migrate",
+    "admin": "  lablink admin list\n  lablink admin invite kim --role operator\n  lablink admin reset kim",
     "config": "  lablink config server.port=9000",
     "keys": "  lablink keys rotate\n  lablink keys new",
 }
@@ -46,6 +49,7 @@ _VERBS = {
     "worker": "work on jobs in a process of its own (with jobs.in_process=false on the server)",
     "agent": "the agent, on a VM",
     "migrate": "bring the database to this version's schema, and stop",
+    "admin": "the people of the console: list, invite, reset a lost password, disable, sign out",
     "bench": "measure, and print the figures as ratios to a limit of this machine",
     "config": "list every setting with its value, range and meaning",
     "keys": "rotate the keys that seal and sign (nobody is thrown out), or print a new one for LABLINK_KEYS",
@@ -112,7 +116,8 @@ def _with_settings(given: argparse.Namespace) -> int:
     try:
         # Before the verb's own imports, which take a second: a wrong setting is said at once.
         settings = load_settings(given.settings, file=given.config, environment=os.environ)
-        return _find_verb(given)(settings)
+        run = admin_cli.make_runner(given) if given.verb == "admin" else _find_verb(given)
+        return run(settings)
     except SettingsError as exc:
         print(f"lablink: {exc}", file=sys.stderr)
         return 2
@@ -174,6 +179,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("scenarios", nargs="*", help="claims, heartbeats, pages, launch, terminals (default: all)")
             sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well, as JSON")
             sub.epilog = _BENCH_HELP
+        elif verb == "admin":
+            admin_cli.add_verbs(sub)
         elif verb != "agent":
             if verb == "keys":
                 sub.add_argument("action", choices=("rotate", "new"))

@@ -19,6 +19,7 @@ NAVIGATION = (
     ("pools", "Pools", "/admin/pools"),
     ("operations", "Operations", "/admin/operations"),
     ("events", "Events", "/admin/events"),
+    ("people", "People", "/admin/people"),
 )
 
 
@@ -97,7 +98,7 @@ def _top(user: str | None) -> tuple[Text, Element]:
             icon_of("moon")
         toggle.on("click", js_handler="() => window.lablinkToggleTheme()")
         if user:
-            with tag("span", "who"):
+            with tag("a", "who", href="/admin/account", aria_label=f"Your account: {user}", data_testid="account-link"):
                 tag("span", "avatar", user[:1], aria_hidden="true")
                 tag("span", "name", user)
             with tag("form", action="/logout", method="post"):

@@ -128,6 +128,9 @@ class Field:
                     self.input._text = value  # noqa: SLF001 - NiceGUI's own way to fill an element
             if hint:
                 tag("span", "hint", hint, id=f"{name}-hint")
+        if kind == "password":
+            # Goes out once, with its form, and is kept nowhere.
+            return
         self.input.on(
             "input",
             lambda event: self._take(str(event.args or ""), on_change),

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
-from nicegui import background_tasks, ui
+from nicegui import Client, background_tasks, ui
 
 from backend.api.auth import get_address, get_house, is_secure
 from backend.api.cookies import session_cookie
@@ -23,7 +23,7 @@ from backend.services.sign_in import AdminIdentity, find_session
 from backend.states import Role
 from lablink_ui.frame import Frame
 
-RETRY_S = 1.0
+RETRY_S, LEAVE_S = 1.0, 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,16 @@ class Visit:
     admin: AdminIdentity
     secret: str
     address: str | None
+
+    @property
+    def may_operate(self) -> bool:
+        """Whether the page shows what operators may do; services ask again."""
+        return self.admin.role.rank >= Role.OPERATOR.rank
+
+    @property
+    def may_administer(self) -> bool:
+        """Whether the page shows what admins alone may do; services ask again."""
+        return self.admin.role is Role.ADMIN
 
     async def actor(self, *roles: Role) -> Actor:
         """Who acts, checked again now: sockets outlive sign-outs.
@@ -54,25 +64,10 @@ class Visit:
     async def follow(
         self, frame: Frame, *, start: Callable[[Snapshot], object], on_changes: Callable[[Snapshot, ChangeSet], object]
     ) -> None:
-        """Like ``follow``, and sends the browser to the sign-in page as soon as its session has ended."""
-        session = Reader(self._leave_if_ended)
-
-        def begin(snapshot: Snapshot) -> None:
-            session.ask()
-            start(snapshot)
-
-        def change(snapshot: Snapshot, changes: ChangeSet) -> None:
-            if changes.has_sessions:
-                session.ask()
-            on_changes(snapshot, changes)
-
-        await follow(self.house, frame, start=begin, on_changes=change)
-
-    async def _leave_if_ended(self) -> None:
-        if await find_session(self.house.db, self.secret) is None:
-            # By our own script: in the tab that is signing out right now its own way must not be cut off.
-            url = f"/login?error=ended&next={_back_to(ui.context.client.request)}"
-            ui.run_javascript(f"window.lablink.leave({json.dumps(url)})")
+        """Like ``follow``; the page ends as soon as its session has ended, and is drawn anew if its role changes."""
+        client = ui.context.client
+        forget = await follow(self.house, frame, start=start, on_changes=on_changes)
+        client.on_delete(self.house.admin_pages.watch(self.admin, lambda role: _leave(client, forget, role)))
 
 
 async def find_visit(request: Request) -> Visit | None:
@@ -89,8 +84,12 @@ def to_login(request: Request) -> Response:
 
 
 def _back_to(request: Request) -> str:
+    return quote(_place(request))
+
+
+def _place(request: Request) -> str:
     url = request.url
-    return quote(f"{url.path}?{url.query}" if url.query else url.path)
+    return f"{url.path}?{url.query}" if url.query else url.path
 
 
 async def follow(
@@ -99,8 +98,11 @@ async def follow(
     *,
     start: Callable[[Snapshot], object],
     on_changes: Callable[[Snapshot, ChangeSet], object],
-) -> None:
-    """Waits for the browser, shows the snapshot, then every change until the page is gone. Call it last."""
+) -> Callable[[], None]:
+    """Waits for the browser, shows the snapshot, then every change until the page is gone. Call it last.
+
+    Returns what ends it earlier.
+    """
     client, snapshot = ui.context.client, house.live.snapshot
     await client.connected(timeout=60)
 
@@ -112,7 +114,19 @@ async def follow(
     # No await between the first picture and the subscription: nothing falls between them.
     start(snapshot)
     frame.set_live(is_live=snapshot.is_live)
-    client.on_delete(house.live.subscribe(take))
+    forget = house.live.subscribe(take)
+    client.on_delete(forget)
+    return forget
+
+
+def _leave(client: Client, forget: Callable[[], None], role: Role | None) -> None:
+    """Ends a page: it is told nothing more, its browser goes on, and then nothing of it is left to act on."""
+    forget()
+    target = _place(client.request) if role else f"/login?error=ended&next={_back_to(client.request)}"
+    # By our own script: in the tab that is signing out right now its own way must not be cut off.
+    client.run_javascript(f"window.lablink.leave({json.dumps(target)})")
+    # Not at once, or a browser that means well would show an empty page; after that nobody can make it do anything.
+    asyncio.get_running_loop().call_later(LEAVE_S, client.remove_all_elements)
 
 
 class Reader:

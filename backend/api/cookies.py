@@ -86,6 +86,17 @@ def clear_cookie(response: Response, name: str, *, secure: bool) -> None:
     set_cookie(response, name, "", max_age_s=0, secure=secure)
 
 
+def ticket_cookie(*, secure: bool) -> str:
+    """The name of the cookie that lives between the two steps of a sign-in."""
+    return "__Host-lablink-step" if secure else "lablink-step"
+
+
+def set_ticket(response: Response, ticket: str, *, max_age_s: int, secure: bool) -> None:
+    """Remembers that the first step is done (an empty ticket with no age: forgets it)."""
+    cookie = _cookie(ticket_cookie(secure=secure), ticket, max_age_s=max_age_s, secure=secure)
+    response.headers.append("set-cookie", cookie)
+
+
 def check_same_origin(request: Request) -> None:
     """Refuses a request by cookie that another site's page made.
 

@@ -7,10 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from backend.services.vm_logs import MAX_LINE
-from backend.states import Health, Phase
+from backend.states import Health, Phase, Role
 
 
-def _storable(value: str) -> str:
+def storable(value: str) -> str:
+    """The text, if Postgres can hold it.
+
+    Raises:
+        ValueError: it cannot; says why.
+    """
     if "\x00" in value:
         raise ValueError("must not contain NUL")
     try:
@@ -20,7 +25,7 @@ def _storable(value: str) -> str:
     return value
 
 
-Words = Annotated[str, AfterValidator(_storable)]
+Words = Annotated[str, AfterValidator(storable)]
 Opaque = Annotated[Words, Field(min_length=1, max_length=128)]
 Name = Annotated[Words, Field(min_length=1, max_length=255)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -127,3 +132,11 @@ class EnrolmentsMessage(Message):
 
     pool: Name
     count: int
+
+
+class TokenMessage(Message):
+    """`POST /api/admin/tokens`. ``days``: how long it lives; without it, until it is revoked."""
+
+    name: Name
+    role: Annotated[Role, Field(strict=False)]
+    days: int | None = None

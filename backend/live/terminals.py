@@ -23,8 +23,8 @@ from backend.db.notices import Notice, NoticeListener
 from backend.errors import Unauthenticated, Unavailable
 from backend.live.output import Output
 from backend.services.actor import Actor
-from backend.services.enrolments import AgentIdentity
 from backend.services.claim_times import touch_claim
+from backend.services.enrolments import AgentIdentity
 from backend.services.terminals import Standing, list_standing, record_exit, record_isolation
 
 INPUT, RESIZE, ACKNOWLEDGE, SEND_FROM, WATCH = range(5)

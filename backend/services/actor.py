@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backend.errors import Forbidden
+from backend.states import Role
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """``name`` reads as ``admin:kim``, ``agent:default-001``, ``researcher:ada@lab.org``, ``rule:boot_deadline``."""
+    """``name`` reads as ``admin:kim``, ``agent:default-001``, ``researcher:ada@lab.org``, ``rule:boot_deadline``.
+
+    ``role`` is an admin's; all others have none, and may do nothing that asks for one.
+    """
 
     name: str
     address: str | None = None
+    role: Role | None = None
 
     @classmethod
-    def admin(cls, name: str, address: str | None = None) -> Actor:
+    def admin(cls, name: str, address: str | None = None, role: Role = Role.ADMIN) -> Actor:
         """A signed-in admin or an API token."""
-        return cls(f"admin:{name}", address)
+        return cls(f"admin:{name}", address, role)
+
+    @classmethod
+    def command_line(cls, user: str) -> Actor:
+        """Whoever may run `lablink admin` on the server's own machine: this is a matter of its file permissions."""
+        return cls(f"cli:{user}", None, Role.ADMIN)
 
     @classmethod
     def agent(cls, hostname: str, address: str | None = None) -> Actor:
@@ -36,3 +48,23 @@ class Actor:
     def operation(cls, operation_id: int) -> Actor:
         """A Terraform run."""
         return cls(f"operation:{operation_id}")
+
+    def must_operate(self) -> None:
+        """Refuses whoever may only look.
+
+        Raises:
+            Forbidden: neither an operator nor an admin.
+        """
+        self._must_be(Role.OPERATOR, Role.ADMIN)
+
+    def must_administer(self) -> None:
+        """Refuses whoever is no admin.
+
+        Raises:
+            Forbidden: no admin.
+        """
+        self._must_be(Role.ADMIN)
+
+    def _must_be(self, *roles: Role) -> None:
+        if self.role not in roles:
+            raise Forbidden(f"This needs the role {' or '.join(roles)}; yours is {self.role or 'none'}.")

@@ -77,6 +77,7 @@ async def set_access(
         NotFound: no such pool.
         InvalidInput: the group's name is too long.
     """
+    actor.must_administer()
     group = (oidc_group or "").strip()
     if len(group) > MAX_GROUP or not group.isprintable():
         raise InvalidInput(f"A group's name has up to {MAX_GROUP} characters.")

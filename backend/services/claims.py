@@ -161,6 +161,7 @@ async def release_vms(db: Database, hostnames: Collection[str], *, actor: Actor)
     Raises:
         Conflict: none of these VMs is in use.
     """
+    actor.must_operate()
     in_use = (
         select(Vm).where(Vm.hostname.in_(hostnames), Vm.status == VmStatus.IN_USE).order_by(Vm.id).with_for_update()
     )

@@ -51,6 +51,7 @@ async def create_enrolments(db: Database, pool_name: str, count: int, *, actor: 
         NotFound, Conflict: no such pool, or it is closed.
         InvalidInput: count is not from 1 to the pool's ``max``.
     """
+    actor.must_administer()
     async with db.transaction() as session:
         pool = await get_pool_row(session, pool_name)
         check_open(pool)

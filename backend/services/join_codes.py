@@ -53,6 +53,7 @@ async def rotate_code(db: Database, pool_name: str, limits: CodeLimits, *, actor
         NotFound: no such pool.
         InvalidInput: the limits make no sense.
     """
+    actor.must_operate()
     _check(limits, db.now())
     async with db.transaction() as session:
         pool = await get_pool_row(session, pool_name, lock=True)
@@ -66,6 +67,7 @@ async def limit_code(db: Database, pool_name: str, limits: CodeLimits, *, actor:
         NotFound: no such pool, or it has no code.
         InvalidInput: the limits make no sense.
     """
+    actor.must_operate()
     _check(limits, db.now())
     async with db.transaction() as session:
         pool = await get_pool_row(session, pool_name, lock=True)

@@ -79,13 +79,11 @@ def _let_in(
     address: str | None,
     user_agent: str | None,
 ) -> str:
-    actor = Actor.admin(user.name, address)
     if user.role != role:
         message = f"{user.name} is {role} now, was {user.role}: the organisation's groups say so"
         user.role = role
         record_event(session, "user.role_changed", message, actor=Actor.rule("oidc_groups"), at=db.now())
-    record_event(session, "user.signed_in", f"{user.name} signed in by OIDC", actor=actor, at=db.now())
-    return open_session(session, db, user, hours=hours, address=address, user_agent=user_agent)
+    return open_session(session, db, user, hours=hours, address=address, user_agent=user_agent, how=" by OIDC")
 
 
 async def _shut_out(

@@ -42,6 +42,7 @@ async def request_launch(db: Database, pool_name: str, count: int, *, actor: Act
         NotFound, Conflict: no such pool, it is closed, or its ``max`` would be passed.
         InvalidInput: count is not from 1 to 1,000, or above the pool's ``max``.
     """
+    actor.must_operate()
     async with db.transaction() as session:
         pool = await get_pool_row(session, pool_name, lock=True)
         check_open(pool)
@@ -78,6 +79,7 @@ async def request_destroy(db: Database, hostnames: Collection[str], *, actor: Ac
         NotFound: a name is unknown.
         Conflict: all of them are being destroyed already.
     """
+    actor.must_operate()
     async with db.transaction() as session:
         vms = [vm for vm in await lock_vms(session, hostnames) if vm.status != VmStatus.DESTROYING]
         if not vms:
@@ -106,6 +108,7 @@ async def request_destroy_pool(db: Database, pool_name: str, *, actor: Actor) ->
     Raises:
         NotFound: no such pool.
     """
+    actor.must_operate()
     async with db.transaction() as session:
         pool = await get_pool_row(session, pool_name)
         living = (
@@ -124,6 +127,7 @@ async def request_cancel(db: Database, operation_id: int, *, actor: Actor) -> Op
         NotFound: no such operation.
         Conflict: it has ended.
     """
+    actor.must_operate()
     async with db.transaction() as session:
         operation = await session.get(Operation, operation_id, with_for_update=True)
         if operation is None:

@@ -56,6 +56,7 @@ async def create_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) 
         InvalidInput: the name or a figure is out of range.
         Conflict: a pool of this name exists.
     """
+    actor.must_administer()
     async with db.transaction() as session:
         pool = await _insert(session, name, spec, db, actor)
         if pool is None:
@@ -77,6 +78,7 @@ async def update_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) 
         NotFound: no such pool.
         InvalidInput: a figure is out of range, or the provider differs.
     """
+    actor.must_administer()
     async with db.transaction() as session:
         pool = await get_pool_row(session, name, lock=True)
         if spec.provider != pool.provider:
@@ -84,9 +86,11 @@ async def update_pool(db: Database, name: str, spec: PoolSpec, *, actor: Actor) 
         _check(spec)
         if (pool.claim_duration_s, pool.idle_limit_s) != (spec.claim_duration_s, spec.idle_limit_s):
             await _restart_times(session, pool.id, spec, db.now())
-        _fill(pool, spec)
-        pool.updated_at = db.now()
-        record_event(session, "pool.updated", f"Pool {name} was edited", actor=actor, at=db.now(), pool_id=pool.id)
+        changed = _fill(pool, spec)
+        if changed:
+            pool.updated_at = db.now()
+            message = f"Pool {name} was edited: {', '.join(changed)}"
+            record_event(session, "pool.updated", message, actor=actor, at=db.now(), pool_id=pool.id)
         return view_of(pool)
 
 
@@ -97,6 +101,7 @@ async def set_pool_open(db: Database, name: str, *, is_open: bool, actor: Actor,
         NotFound: no such pool.
         InvalidInput: it would offer a terminal on local machines though the server does not listen on loopback alone.
     """
+    actor.must_administer()
     async with db.transaction() as session:
         pool = await get_pool_row(session, name, lock=True)
         if is_open and not is_loopback and is_local_terminal(pool):
@@ -222,10 +227,13 @@ def _figures(spec: PoolSpec) -> dict[str, object]:
     }
 
 
-def _fill(pool: Pool, spec: PoolSpec) -> None:
-    pool.max = spec.max
-    for column, value in _figures(spec).items():
-        setattr(pool, column, value)
+def _fill(pool: Pool, spec: PoolSpec) -> list[str]:
+    """Returns the names of what changed; a script's or a repository's text stays out of the history."""
+    figures = {"max": spec.max, **_figures(spec)}
+    changed = [column for column, value in figures.items() if getattr(pool, column) != value]
+    for column in changed:
+        setattr(pool, column, figures[column])
+    return changed
 
 
 def _check(spec: PoolSpec) -> None:

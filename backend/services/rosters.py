@@ -54,6 +54,7 @@ async def import_roster(db: Database, pool_name: str, people: Collection[RosterL
     Raises:
         NotFound: no such pool.
     """
+    actor.must_operate()
     async with db.transaction() as session:
         pool = await get_pool_row(session, pool_name, lock=True)
         rows = await session.scalars(select(RosterEntry).where(RosterEntry.pool_id == pool.id))
@@ -96,6 +97,7 @@ async def reissue_link(db: Database, pool_id: int, email: str, *, actor: Actor) 
     Raises:
         NotFound: nobody of this e-mail is on the roster.
     """
+    actor.must_operate()
     async with db.transaction() as session:
         row = await _get_entry(session, pool_id, email)
         row.version += 1
@@ -106,6 +108,7 @@ async def reissue_link(db: Database, pool_id: int, email: str, *, actor: Actor) 
 
 async def remove_people(db: Database, pool_id: int, emails: Collection[str], *, actor: Actor) -> int:
     """Takes people off a roster: their links die at once, seats they have stay. Returns how many were on it."""
+    actor.must_operate()
     lowered = [email.lower() for email in emails]
     query = select(RosterEntry).where(
         RosterEntry.pool_id == pool_id, RosterEntry.removed_at.is_(None), func.lower(RosterEntry.email).in_(lowered)
@@ -171,6 +174,7 @@ async def record_export(db: Database, pool: str, *, actor: Actor) -> list[Roster
     Raises:
         NotFound: no such pool.
     """
+    actor.must_operate()
     async with db.transaction() as session:
         pool_id = (await get_pool_row(session, pool)).id
         message = f"The personal links of {pool} were downloaded"

@@ -95,6 +95,7 @@ async def reissue_key(db: Database, claim_id: int, *, actor: Actor) -> str:
         NotFound: no such seat.
         Conflict: the seat has ended.
     """
+    actor.must_operate()
     async with db.transaction() as session:
         claim = await lock_claim(session, claim_id)
         if claim is None:

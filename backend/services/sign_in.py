@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.errors import InvalidInput, Unauthenticated
+from backend.keys import KeyRing
 from backend.models import AdminSession, ApiToken, User
 from backend.services.actor import Actor
 from backend.services.moves import record_event
+from backend.services.passwords import hash_password, is_right_password
+from backend.services.second_step import WRONG_CODE, guess_key, use_code
 from backend.services.throttles import Key, Throttle, check, counting_failures, keys_of, record_failure
 from backend.services.tokens import hash_token, new_token
 from backend.states import Role
@@ -25,24 +25,31 @@ from backend.states import Role
 FIRST_ADMIN = "admin"
 ENVIRONMENT_TOKEN = "environment"  # noqa: S105 - the name of a token, not one
 MIN_API_TOKEN = 24
-# Argon2id with the library's defaults, which follow RFC 9106 (low-memory profile); verified off the event loop.
-_hasher = PasswordHasher()
-# Verified against when there is no such user, so that the time tells nothing.
-_decoy = _hasher.hash(new_token())
+# How long the second step may take, and how true "last seen" and "last used" are.
+TICKET_S, SEEN_S = 300, 60
+_PURPOSE = "second step"
 _REFUSED = "The user name or the password is wrong."
 
 
 @dataclass(frozen=True, slots=True)
 class AdminIdentity:
-    """Who acts. ``session_id`` is None for an API token."""
+    """Who acts. ``session_id`` and ``user_id`` are None for an API token."""
 
     name: str
     role: Role
     session_id: int | None
+    user_id: int | None = None
 
     def actor(self, address: str | None = None) -> Actor:
-        """The name beside this identity's events."""
-        return Actor.admin(self.name, address)
+        """The name beside this identity's events, with the role that services ask for."""
+        return Actor.admin(self.name, address, self.role)
+
+
+@dataclass(frozen=True, slots=True)
+class SecondStep:
+    """The password was right; now a code is due. ``ticket`` proves the first step, for five minutes."""
+
+    ticket: str
 
 
 async def ensure_first_admin(db: Database, password: str | None) -> str | None:
@@ -51,7 +58,7 @@ async def ensure_first_admin(db: Database, password: str | None) -> str | None:
         if await session.scalar(select(func.count()).select_from(User)):
             return None
     chosen = password or new_token()[:20]
-    hashed = await asyncio.to_thread(_hasher.hash, chosen)
+    hashed = await hash_password(chosen)
     async with db.transaction() as session:
         row = insert(User).values(name=FIRST_ADMIN, password_hash=hashed, role=Role.ADMIN, created_at=db.now())
         made = await session.scalar(row.on_conflict_do_nothing().returning(User.id))
@@ -73,7 +80,9 @@ async def ensure_api_token(db: Database, token: str) -> None:
         row = insert(ApiToken).values(
             name=ENVIRONMENT_TOKEN, token_hash=hash_token(token), role=Role.ADMIN, created_at=db.now()
         )
-        await session.execute(row.on_conflict_do_nothing())
+        if await session.scalar(row.on_conflict_do_nothing().returning(ApiToken.id)):
+            message = f"The API token {ENVIRONMENT_TOKEN} was made, as {Role.ADMIN}"
+            record_event(session, "token.created", message, actor=Actor.rule("first_start"), at=db.now())
 
 
 async def sign_in(
@@ -81,35 +90,76 @@ async def sign_in(
     name: str,
     password: str,
     *,
+    keys: KeyRing,
     throttle: Throttle,
     session_hours: int,
     address: str | None = None,
     user_agent: str | None = None,
-) -> str:
-    """Opens a session; returns the secret for its cookie.
+) -> str | SecondStep:
+    """Opens a session and returns the secret for its cookie; or asks for the second step of users who have one.
 
     Raises:
         Unauthenticated: wrong name or password; does not say which.
         Throttled: too many failures for this name or in all, from this address.
     """
-    keys = keys_of("password", address, of=name)
-    async with throttle.turn(keys):
+    guessed = keys_of("password", address, of=name)
+    async with throttle.turn(guessed):
         async with db.transaction() as session:
-            await check(session, db, keys, throttle)
+            await check(session, db, guessed, throttle)
             user = await session.scalar(select(User).where(User.name == name[:80], User.disabled_at.is_(None)))
-        if not await asyncio.to_thread(_is_right, (user and user.password_hash) or _decoy, password) or user is None:
-            await _record_failure(db, keys, throttle, user.name if user else None, address)
+        if not await is_right_password(user.password_hash if user else None, password) or user is None:
+            await _record_failure(db, guessed, throttle, user.name if user else None, address)
             raise Unauthenticated(_REFUSED, code="wrong_password")
+    if user.totp_confirmed_at is not None:
+        return SecondStep(_make_ticket(user, keys, db.now()))
     async with db.transaction() as session:
-        secret = open_session(session, db, user, hours=session_hours, address=address, user_agent=user_agent)
-        record_event(session, "user.signed_in", f"{name} signed in", actor=Actor.admin(name, address), at=db.now())
-    return secret
+        now = await session.get_one(User, user.id, with_for_update=True, populate_existing=True)
+        if now.disabled_at is not None or now.password_hash != user.password_hash:
+            raise Unauthenticated(_REFUSED, code="wrong_password")
+        return open_session(session, db, now, hours=session_hours, address=address, user_agent=user_agent)
+
+
+async def finish_sign_in(
+    db: Database,
+    ticket: str,
+    code: str,
+    *,
+    keys: KeyRing,
+    throttle: Throttle,
+    session_hours: int,
+    address: str | None = None,
+    user_agent: str | None = None,
+) -> str:
+    """The second step: opens the session, and returns the secret for its cookie.
+
+    Raises:
+        Unauthenticated: the code is wrong or was used, or the first step is too long ago.
+        Throttled: too many wrong codes for this user.
+    """
+    async with db.transaction() as session:
+        user = await _find_by_ticket(session, ticket, keys, db.now())
+        if user is None:
+            raise Unauthenticated("That took too long. Sign in again.", code="step_expired")
+        await check(session, db, guess_key(user.id), throttle)
+        if user.totp_confirmed_at is None or use_code(user, code, keys=keys, at=db.now()):
+            return open_session(session, db, user, hours=session_hours, address=address, user_agent=user_agent)
+        await record_failure(session, db, guess_key(user.id), throttle, address=address)
+        message = f"A code of {user.name} was wrong"
+        record_event(session, "user.sign_in_failed", message, actor=Actor("anyone", address), at=db.now())
+    raise Unauthenticated(WRONG_CODE, code="wrong_code")
 
 
 def open_session(
-    session: AsyncSession, db: Database, user: User, *, hours: int, address: str | None, user_agent: str | None
+    session: AsyncSession,
+    db: Database,
+    user: User,
+    *,
+    hours: int,
+    address: str | None,
+    user_agent: str | None,
+    how: str = "",
 ) -> str:
-    """Opens a session for a user whose identity is proven, as a step of a transaction; returns its cookie's secret."""
+    """Signs a user in within a transaction that has made sure of it. Returns the secret for the cookie."""
     secret, at = new_token(), db.now()
     session.add(
         AdminSession(
@@ -117,27 +167,36 @@ def open_session(
             token_hash=hash_token(secret),
             created_at=at,
             expires_at=at + timedelta(hours=hours),
+            last_seen_at=at,
             address=address,
             user_agent=(user_agent or "")[:300],
         )
     )
+    actor = Actor.admin(user.name, address, Role(user.role))
+    record_event(session, "user.signed_in", f"{user.name} signed in{how}", actor=actor, at=at)
     return secret
 
 
-async def sign_out(db: Database, secret: str) -> None:
+async def sign_out(db: Database, secret: str, *, address: str | None = None) -> None:
     """Ends the session of this cookie, if it is one."""
+    ended = (
+        update(AdminSession)
+        .where(AdminSession.token_hash == hash_token(secret), AdminSession.revoked_at.is_(None))
+        .values(revoked_at=db.now())
+        .returning(AdminSession.user_id)
+    )
     async with db.transaction() as session:
-        await session.execute(
-            update(AdminSession)
-            .where(AdminSession.token_hash == hash_token(secret), AdminSession.revoked_at.is_(None))
-            .values(revoked_at=db.now())
-        )
+        user_id = await session.scalar(ended)
+        if user_id is not None:
+            user = await session.get_one(User, user_id)
+            actor = Actor.admin(user.name, address, Role(user.role))
+            record_event(session, "user.signed_out", f"{user.name} signed out", actor=actor, at=db.now())
 
 
 async def find_session(db: Database, secret: str) -> AdminIdentity | None:
     """Who this cookie signs in, if anybody, now."""
     query = (
-        select(User.name, User.role, AdminSession.id)
+        select(User, AdminSession)
         .join(AdminSession, AdminSession.user_id == User.id)
         .where(
             AdminSession.token_hash == hash_token(secret),
@@ -148,7 +207,12 @@ async def find_session(db: Database, secret: str) -> AdminIdentity | None:
     )
     async with db.transaction() as session:
         row = (await session.execute(query)).first()
-    return AdminIdentity(row[0], Role(row[1]), row[2]) if row else None
+        if row is None:
+            return None
+        user, found = row
+        if _is_stale(found.last_seen_at, db.now()):
+            found.last_seen_at = db.now()
+        return AdminIdentity(user.name, Role(user.role), found.id, user.id)
 
 
 async def authenticate_api_token(db: Database, token: str, *, throttle: Throttle, address: str | None) -> AdminIdentity:
@@ -163,12 +227,13 @@ async def authenticate_api_token(db: Database, token: str, *, throttle: Throttle
         ApiToken.revoked_at.is_(None),
         ApiToken.expires_at.is_(None) | (ApiToken.expires_at > db.now()),
     )
-    async with counting_failures(db, "api_token", throttle=throttle, address=address):
-        async with db.transaction() as session:
-            found = await session.scalar(query)
+    async with counting_failures(db, "api_token", throttle=throttle, address=address), db.transaction() as session:
+        found = await session.scalar(query)
         if found is None:
             raise Unauthenticated("This API token is unknown, expired or revoked.")
-    return AdminIdentity(f"token:{found.name}", Role(found.role), None)
+        if _is_stale(found.last_used_at, db.now()):
+            found.last_used_at = db.now()
+        return AdminIdentity(f"token:{found.name}", Role(found.role), None)
 
 
 async def _record_failure(
@@ -176,13 +241,27 @@ async def _record_failure(
 ) -> None:
     async with db.transaction() as session:
         await record_failure(session, db, keys, throttle, address=address)
-        # An unknown name is not written down: often it is a password typed into the wrong field.
-        message = f"A sign-in as {name!r} failed" if name else "A sign-in under an unknown name failed"
+        # What was typed as a name is repeated only if it is one: people type passwords there.
+        message = f"A sign-in as {name} failed" if name else "A sign-in as nobody we know failed"
         record_event(session, "user.sign_in_failed", message, actor=Actor("anyone", address), at=db.now())
 
 
-def _is_right(hashed: str, password: str) -> bool:
-    try:
-        return _hasher.verify(hashed, password)
-    except (VerifyMismatchError, InvalidHashError):
-        return False
+def _is_stale(seen_at: datetime | None, now: datetime) -> bool:
+    return seen_at is None or now - seen_at >= timedelta(seconds=SEEN_S)
+
+
+def _make_ticket(user: User, keys: KeyRing, at: datetime) -> str:
+    said = f"{user.id}.{int(at.timestamp()) + TICKET_S}"
+    # Signed with the password's hash, so that a new password makes it worthless.
+    return f"{said}.{keys.sign(_PURPOSE, f'{said}.{user.password_hash}')}"
+
+
+async def _find_by_ticket(session: AsyncSession, ticket: str, keys: KeyRing, at: datetime) -> User | None:
+    said, _, signature = ticket.rpartition(".")
+    user_id, _, until = said.partition(".")
+    if not (user_id.isdecimal() and until.isdecimal() and len(said) < 40) or at.timestamp() > int(until):
+        return None
+    user = await session.get(User, int(user_id), with_for_update=True)
+    if user is None or user.disabled_at is not None:
+        return None
+    return user if keys.is_signed(_PURPOSE, f"{said}.{user.password_hash}", signature) else None

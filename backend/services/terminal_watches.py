@@ -36,6 +36,7 @@ async def request_watch(db: Database, claim_id: int, admin: str, *, may_type: bo
     Raises:
         Conflict: the seat is not active, or its pool offers no terminal.
     """
+    actor.must_operate()
     async with db.transaction() as session:
         claim = await lock_claim(session, claim_id)
         if claim is None or claim.status != ClaimStatus.ACTIVE:

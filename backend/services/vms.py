@@ -102,6 +102,7 @@ async def request_reboot(db: Database, hostnames: Collection[str], *, actor: Act
         NotFound: a name is unknown.
         Conflict: none of them can be rebooted now.
     """
+    actor.must_operate()
     return await _request_boot(db, hostnames, "reboot", actor=actor)
 
 
@@ -112,6 +113,7 @@ async def request_repair(db: Database, hostnames: Collection[str], *, actor: Act
         NotFound: a name is unknown.
         Conflict: none of them needs repair.
     """
+    actor.must_operate()
     return await _request_boot(db, hostnames, "repair", actor=actor)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from lablink_ui.pages import (  # noqa: F401
+    account,
     events,
+    events_export,
     home,
+    invite,
     join,
     launch,
     machine,
@@ -14,13 +17,17 @@ from lablink_ui.pages import (  # noqa: F401
     operation,
     operations,
     overview,
+    people,
+    person,
     pool_screen,
     pools,
     seat,
     sign_in,
+    sign_in_code,
 )
 
 
 def add_pages(app: FastAPI) -> None:
     """Adds what pages need of plain HTTP; call it before ``ui.run_with``."""
-    app.include_router(sign_in.router)
+    for module in (sign_in, sign_in_code, invite, events_export):
+        app.include_router(module.router)

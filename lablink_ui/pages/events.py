@@ -9,6 +9,7 @@ from nicegui import ui
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.events import list_events
 from lablink_ui.components import Column, Empty, LiveTable
+from lablink_ui.event_filters import EventFilters
 from lablink_ui.frame import admin_frame
 from lablink_ui.parts import button, tag
 from lablink_ui.rows import event_row
@@ -21,6 +22,7 @@ COLUMNS = (
     Column("by", "Who", wrap=True, phone="rest"),
 )
 NO_EVENTS = Empty("Nothing happened yet", "Whatever is done, by people or by rules, stands here.")
+NOT_FOUND = Empty("No events", "Whatever is done, by people or by rules, stands here. Other filters may show more.")
 
 
 @ui.page("/admin/events")
@@ -33,16 +35,16 @@ async def events(request: Request) -> Response | None:
     with admin_frame(
         "Events", active="events", user=visit.admin.name, subtitle="Who did what, when, from where"
     ) as frame:
-        limit, words = PAGE, ""
+        limit = PAGE
 
         async def read() -> None:
-            found = await list_events(house.db, words=words or None, limit=limit)
+            found = await list_events(house.db, filters.wanted(), limit=limit)
             table.reset([event_row(event, house.live.snapshot) for event in found])
             older.set_visibility(len(found) == limit)
 
-        def search(wanted: str) -> None:
-            nonlocal limit, words
-            limit, words = PAGE, wanted
+        def begin_anew() -> None:
+            nonlocal limit
+            limit = PAGE
             reader.ask()
 
         def show_more() -> None:
@@ -51,13 +53,16 @@ async def events(request: Request) -> Response | None:
             reader.ask()
 
         reader = Reader(read)
+        filters = EventFilters(begin_anew)
+        with frame.buttons:
+            filters.draw_links()
         table = LiveTable(
             "Events",
             COLUMNS,
-            empty=NO_EVENTS,
+            empty=NOT_FOUND,
             sort="at",
             descending=True,
-            on_search=search,
+            on_search=filters.search,
             search_testid="events-search",
         )
         with tag("div", "row"):

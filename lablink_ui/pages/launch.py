@@ -89,6 +89,9 @@ async def launch(request: Request) -> Response | None:
                 )
                 error = text("div", "", "error", data_testid="launch-error", role="alert")
                 send = tag("button", "button primary big", "Launch", type="submit", data_testid="launch-submit")
+                if not visit.may_operate:
+                    send.props["disabled"] = True
+                    tag("p", "note", f"As {visit.admin.role} you may look, but not launch.")
             on_submit(form, [pool, number], submit)
             with tag("section", "card pad", aria_label="What will happen"):
                 tag("h2", "", "What will happen")

@@ -95,7 +95,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             notes.say(_notes(seen))
             frame.subtitle.say(f"{seen.pool} · {seen.provider}")
             for verb, element in buttons.items():
-                element.set_visibility(verb in seen.actions)
+                element.set_visibility(visit.may_operate and verb in seen.actions)
             facts.show(**_facts(seen))
             sitting.show(seen)
 

@@ -54,7 +54,8 @@ async def machines(request: Request) -> Response | None:
     filters, chosen = _filters(request.query_params.get("status", ""))
     with admin_frame("Machines", active="machines", user=visit.admin.name) as frame:
         with frame.buttons:
-            link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
+            if visit.may_operate:
+                link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
 
         async def act(verb: str, hostnames: list[str]) -> None:
             if await act_on(visit, frame.ask, verb, hostnames):
@@ -67,7 +68,7 @@ async def machines(request: Request) -> Response | None:
                 "No machines yet", "Launch some: they appear here as they come up.", "Launch machines", "/admin/create"
             ),
             filters=filters,
-            verbs=VERBS,
+            verbs=VERBS if visit.may_operate else (),
             armed="destroy" in request.query_params,
             chosen=chosen,
             on_act=act,

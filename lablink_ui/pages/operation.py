@@ -93,7 +93,8 @@ async def _draw(visit: Visit, found: OperationView) -> None:
             is_stopping = seen.cancel_requested_at and seen.status in OPEN_OPERATION
             reason.say("Cancel was asked for." if is_stopping else sentence(seen.reason or ""))
             frame.subtitle.say(f"{seen.pool} · operation {seen.id} · asked for by {person(seen.requested_by)}")
-            stop.set_visibility(seen.status in OPEN_OPERATION and seen.cancel_requested_at is None)
+            can_stop = seen.status in OPEN_OPERATION and seen.cancel_requested_at is None
+            stop.set_visibility(can_stop and visit.may_operate)
             percent = percent_done(seen)
             done.say(f"{count_done(seen)} of {count(len(seen.progress), 'machine')} done")
             fill.style(f"width: {percent}%")

@@ -34,7 +34,8 @@ async def operations(request: Request) -> Response | None:
     subtitle = "Every Terraform run, with its log"
     with admin_frame("Operations", active="operations", user=visit.admin.name, subtitle=subtitle) as frame:
         with frame.buttons:
-            link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
+            if visit.may_operate:
+                link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
         table = LiveTable(
             "Operations",
             COLUMNS,

@@ -51,7 +51,8 @@ async def overview(request: Request) -> Response | None:
     house = visit.house
     with admin_frame("Overview", active="overview", user=visit.admin.name) as frame:
         with frame.buttons:
-            link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
+            if visit.may_operate:
+                link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
         tiles = _draw_tiles()
         with tag("div", "grid2"):
             with tag("section", "card pad", aria_label="Needs attention"):

@@ -55,6 +55,8 @@ async def pools(request: Request) -> Response | None:
             return f"Pool {pool.name} was made"
 
         on_submit(form, [name, *fields.all], lambda: attempt(make))
+        form.set_visibility(visit.may_administer)
+        _say_who_may(visit)
 
         def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
             table.reset([pool_row(pool, snapshot) for pool in snapshot.pools.values()])
@@ -87,14 +89,20 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
         opener = button("", lambda: attempt(toggle), testid="pool-toggle")
         words = text("span", "")
         words.move(opener)
-        link_button("Launch machines", f"/admin/create?pool={name}", classes="primary", icon_name="plus")
+        opener.set_visibility(visit.may_administer)
+        if visit.may_operate:
+            link_button("Launch machines", f"/admin/create?pool={name}", classes="primary", icon_name="plus")
     chip = Chip("pool-status")
     with tag("div", "grid2"):
         with tag("form", "card pad") as form:
             tag("h2", "", "Specification")
             fields = _Fields(spec_of(found), house)
             tag("span", "hint sub", "Machines that run already are not touched.")
-            tag("button", "button primary start", "Save", type="submit", data_testid="pool-save")
+            save_button = tag("button", "button primary start", "Save", type="submit", data_testid="pool-save")
+            save_button.set_visibility(visit.may_administer)
+            if not visit.may_administer:
+                fields.lock()
+            _say_who_may(visit)
         with tag("div", "stack"):
             admission = AdmissionPart(visit, frame, found)
             with tag("section", "card pad", aria_label="For researchers"):
@@ -104,7 +112,8 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
                 with tag("div", "row"):
                     tag("a", "mono", link, href=f"/join/{name}")
                     CopyButton("Copy link", link)
-            _draw_tokens(visit, name)
+            if visit.may_administer:
+                _draw_tokens(visit, name)
 
     async def save() -> str:
         actor = await visit.actor(Role.ADMIN)
@@ -139,6 +148,11 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
 
     show(house.live.snapshot)
     await visit.follow(frame, start=show, on_changes=show)
+
+
+def _say_who_may(visit: Visit) -> None:
+    if not visit.may_administer:
+        tag("p", "note", f"As {visit.admin.role} you may look. Admins make and change pools.")
 
 
 def _draw_tokens(visit: Visit, name: str) -> None:
@@ -255,6 +269,11 @@ class _Fields:
     def all(self) -> list[Field]:
         """Every field."""
         return [value for value in vars(self).values() if isinstance(value, Field)]
+
+    def lock(self) -> None:
+        """Makes them something to look at only."""
+        for field in self.all:
+            field.input.props["disabled"] = True
 
     def read(self, base: PoolSpec) -> PoolSpec:
         """What stands in the fields now.

@@ -10,10 +10,10 @@ from fastapi.responses import RedirectResponse, Response
 from nicegui import ui
 
 from backend.api.auth import get_address, get_house, is_secure
-from backend.api.cookies import clear_session, session_cookie, set_session
+from backend.api.cookies import clear_session, session_cookie, set_session, set_ticket
 from backend.api.csrf import read_form
 from backend.errors import LabLinkError
-from backend.services.sign_in import sign_in, sign_out
+from backend.services.sign_in import TICKET_S, SecondStep, sign_in, sign_out
 from lablink_ui.frame import public_frame
 from lablink_ui.parts import Field, form_token_field, tag
 from lablink_ui.visits import find_visit
@@ -22,11 +22,13 @@ from lablink_ui.words import duration
 router = APIRouter(include_in_schema=False)
 MAX_PASSWORD = 1_000
 _CONSOLE = re.compile(r"/admin(?:[/?][\w./?&=%+~-]*)?", re.ASCII)
-_ERRORS = {
+ERRORS = {
     "wrong_password": "The user name or the password is wrong.",
     "throttled": "Too many failed attempts from here. Wait a few minutes and try again.",
     "unavailable": "The database does not answer right now. Try again in a moment.",
     "ended": "Your session has ended. Sign in again to go on.",
+    "step_expired": "That took too long. Sign in again.",
+    "wrong_code": "This code is wrong or was used already. Wait for the next one.",
     "wrong_origin": "The form was not sent from this server's own page. Try again here.",
     "wrong_form": "The form was too old. Try again here.",
     "oidc_unavailable": "The organisation's sign-in does not answer right now. Try again in a moment.",
@@ -40,7 +42,7 @@ _ERRORS = {
 @ui.page("/login")
 async def login(request: Request) -> Response | None:
     """The sign-in page."""
-    target = _safe(request.query_params.get("next", ""))
+    target = safe_target(request.query_params.get("next", ""))
     if await find_visit(request):
         return RedirectResponse(target, status_code=303)
     with (
@@ -49,7 +51,17 @@ async def login(request: Request) -> Response | None:
     ):
         form_token_field()
         frame.subtitle.say("For organisers. Researchers need no account.")
-        Field("User", name="user", testid="login-user", value="admin", autocomplete="username", required=True)
+        if request.query_params.get("welcome"):
+            tag("p", "note", "Your password is set. Sign in with it.", role="status")
+        Field(
+            "User",
+            name="user",
+            testid="login-user",
+            value=request.query_params.get("user", "admin")[:80],
+            autocomplete="username",
+            autocapitalize="none",
+            required=True,
+        )
         Field(
             "Password",
             name="password",
@@ -70,13 +82,14 @@ async def login(request: Request) -> Response | None:
 @router.post("/login")
 async def post_login(request: Request) -> Response:
     """Takes the form."""
-    house, target = get_house(request), _safe(request.query_params.get("next", ""))
+    house, target = get_house(request), safe_target(request.query_params.get("next", ""))
     try:
         form = await read_form(request)
-        secret = await sign_in(
+        found = await sign_in(
             house.db,
             form.get("user", "").replace("\x00", ""),
             form.get("password", "")[:MAX_PASSWORD],
+            keys=house.keys,
             throttle=house.throttle,
             session_hours=house.settings.server.session_hours,
             address=get_address(request),
@@ -88,8 +101,12 @@ async def post_login(request: Request) -> Response:
         return RedirectResponse(
             f"/login?error={exc.error_code}{again}&next={quote(target)}", status_code=303, headers=wait
         )
+    if isinstance(found, SecondStep):
+        response = RedirectResponse(f"/login/code?next={quote(target)}", status_code=303)
+        set_ticket(response, found.ticket, max_age_s=TICKET_S, secure=is_secure(house))
+        return response
     response = RedirectResponse(target, status_code=303)
-    set_session(response, secret, hours=house.settings.server.session_hours, secure=is_secure(house))
+    set_session(response, found, hours=house.settings.server.session_hours, secure=is_secure(house))
     return response
 
 
@@ -98,7 +115,9 @@ async def post_logout(request: Request) -> Response:
     """Ends the session, here and in the database."""
     await read_form(request)
     house = get_house(request)
-    await sign_out(house.db, request.cookies.get(session_cookie(secure=is_secure(house)), ""))
+    await sign_out(
+        house.db, request.cookies.get(session_cookie(secure=is_secure(house)), ""), address=get_address(request)
+    )
     response = RedirectResponse("/login", status_code=303)
     clear_session(response, secure=is_secure(house))
     return response
@@ -108,9 +127,9 @@ def _said(request: Request) -> str:
     error, wait_s = request.query_params.get("error"), request.query_params.get("wait_s", "")
     if error == "throttled" and wait_s.isdecimal():
         return f"Too many failed attempts from here. Try again in {duration(int(wait_s[:6]))}."
-    return _ERRORS.get(error, "That did not work.") if error else ""
+    return ERRORS.get(error, "That did not work.") if error else ""
 
 
-def _safe(target: str) -> str:
+def safe_target(target: str) -> str:
     """Only paths of our own console: nobody is sent elsewhere by a link to the sign-in page."""
     return target if _CONSOLE.fullmatch(target) and "//" not in target else "/admin"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from playwright.async_api import Page, expect
 
 from tests.harness.pages import Visitor
+from tests.harness.server import PASSWORD
 from tests.pages.worlds import World
 
 SIZES = {"wide": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
@@ -94,6 +95,18 @@ async def make_tokens(page: Page) -> None:
     await expect(page.get_by_test_id("enrolment-tokens")).not_to_be_empty()
 
 
+async def invite_somebody(page: Page) -> None:
+    await page.get_by_test_id("invite-name").fill("maximiliane.featherstonehaugh@neuroscience.example")
+    await page.get_by_test_id("invite-create").click()
+    await expect(page.get_by_test_id("invite-link")).not_to_be_empty()
+
+
+async def set_up_second_step(page: Page) -> None:
+    await page.get_by_test_id("second-step-password").fill(PASSWORD)
+    await page.get_by_test_id("second-step-begin").click()
+    await expect(page.get_by_test_id("second-step-secret")).to_be_visible()
+
+
 BARE = (
     State("admin-empty", "/admin"),
     State("machines-empty", "/admin/instances"),
@@ -148,6 +161,10 @@ FURNISHED = (
     State("pool-closed", "/admin/pools/retired", is_variant=True),
     State("pool-unknown", "/admin/pools/nowhere", is_variant=True),
     State("events", "/admin/events"),
+    public("invite-spent", "/invite/unknown"),
+    State("people", "/admin/people", act=invite_somebody, is_full=True),
+    State("person", "/admin/people/admin", is_full=True),
+    State("account", "/admin/account", act=set_up_second_step, is_full=True),
 )  # fmt: skip
 CROWDED = (
     State("admin-crowded", "/admin"),

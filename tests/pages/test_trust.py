@@ -18,7 +18,7 @@ from backend.services.moves import record_event
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.services.runs import LogLine, record_log
 from backend.services.vm_logs import record_vm_log
-from lablink_ui.pages.sign_in import _safe
+from lablink_ui.pages.sign_in import safe_target
 from tests.harness.pages import Visitor, visit
 from tests.pages.conftest import connect
 from tests.pages.worlds import KIM, launch
@@ -193,4 +193,4 @@ async def test_the_pages_socket_opens_for_our_own_pages(furnished) -> None:
     ],
 )
 async def test_signing_in_leads_back_to_the_console_and_nowhere_else(target: str, leads_to: str) -> None:
-    assert _safe(target) == leads_to
+    assert safe_target(target) == leads_to
