@@ -73,7 +73,7 @@ async def enter_fully(db: Database, name: str) -> str:
     """A session, without the password's slow check."""
     async with db.transaction() as session:
         user = await get_user_row(session, name)
-        return open_session(session, db, user, session_hours=12, address="192.0.2.1", user_agent="Firefox")
+        return open_session(session, db, user, hours=12, address="192.0.2.1", user_agent="Firefox")
 
 
 async def who(db: Database, secret: str) -> AdminIdentity:

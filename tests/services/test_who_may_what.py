@@ -22,9 +22,17 @@ from backend.states import Role
 
 # Everybody may, with what is their own; each of these asks for the password or a code.
 OWN = {change_password, check_own_password, begin_second_step, confirm_second_step, end_own_second_step}
-# Called by our own rules and steps, never for an admin who asks.
+# Called by our own rules and steps, or for a seat's holder who was found to be one, never for an admin who asks.
 OURS = {create_vm_enrolments, ensure_pool}
-OURS_BY_NAME = {"record_command_result"}
+OURS_BY_NAME = {
+    "record_command_result",
+    "record_exit",
+    "request_terminal",
+    "end_terminal",
+    "agree_to_watch",
+    "end_watch",
+    "request_crd",
+}
 FOR_ADMINS = {
     "end_admin_session",
     "end_admin_sessions",
