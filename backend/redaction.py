@@ -15,15 +15,16 @@ _NAMED = (
     "(?:password|passwd|passphrase|pwd|secret|(?:api|agent|access|refresh|id|enrolment)_?token|api_?key"
     r"|\bpin|code_verifier|lablink_keys)"
 )
-# name=value, "name": "value", ('name', b'value'): what may stand between a name and its value.
-_IS = r"""(?:["']?\s{0,9}(?:[=:]|=>)\s{0,9}b?["']?|["'],\s{0,9}b?["'])"""
+# name=value, "name": "value", ('name', b'value'): what may stand between a name and its value, and the value.
+_IS = r"""(?:\\?["']?\s{0,9}(?:[=:]|=>)\s{0,9}|\\?["'],\s{0,9})"""
+_VALUE = r"""(?:b?\\?"[^"\n]{0,500}"|b?\\?'[^'\n]{0,500}'|[^\s"'&;,)}\\]+)"""
 # (what a line must hold, in lower case, for the rule to be worth trying; the rule: its first group stays)
 _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
     (triggers, re.compile(pattern))
     for triggers, pattern in (
         (("bearer", "basic"), r"(?i)\b((?:bearer|basic)\s{1,9})[A-Za-z0-9._~+/=-]{4,}"),
         # Our cookies, in a header, a dictionary or a traceback.
-        (("lablink-",), rf"((?:__Host-)?lablink-[a-z]{{1,20}}{_IS})[^\s;\"',)}}]+"),
+        (("lablink-",), rf"((?:__Host-)?lablink-[a-z]{{1,20}}{_IS}){_VALUE}"),
         # A page's client id stands in its socket's URL and speaks for the page.
         (("client_id",), r"(?i)\b(client_id=)[^\s&\"']+"),
         # The password in a URL: postgresql://user:password@host.
@@ -31,7 +32,7 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
         # Anything that calls itself a secret.
         (
             ("pass", "pwd", "secret", "token", "key", "pin", "verifier"),
-            rf"(?i)({_NAMED}{_IS})[^\s\"'&;,)}}]+",
+            rf"(?i)({_NAMED}{_IS}){_VALUE}",
         ),
         (("?", "&"), r"(?i)([?&](?:token|code|state|nonce|key|session_state)=)[^\s&\"']+"),
         # Links that open a seat or make an admin.

@@ -38,6 +38,8 @@ class Database:
             max_overflow=pool_size,
             # A crowd that arrives at once waits its turn; to be told "later" would be no sooner.
             pool_timeout=30,
+            # Else a failing statement would write its values into the log.
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": 5,
                 "application_name": "lablink",
