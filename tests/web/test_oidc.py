@@ -7,10 +7,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import expect
 
 from backend.services.events import list_events
 from tests.harness.forms import post_form
 from tests.harness.oidc_provider import ProviderProcess
+from tests.harness.pages import visit
 from tests.harness.pools import database_of, make_pool
 from tests.harness.server import Server
 
@@ -214,3 +217,18 @@ async def test_a_provider_that_names_another_issuer_is_not_used(liar) -> None:
         await asked.begin("http://127.0.0.1/oidc/callback")
     await liar.tell()
     assert (await asked.begin("http://127.0.0.1/oidc/callback"))[0].startswith(liar.issuer)
+
+
+async def test_the_button_leads_through_the_provider_into_the_console(web_server, liar, browser) -> None:
+    await liar.tell(groups=["lab-admins"])
+    visitor = await visit(browser, web_server)
+    page = await visitor.go("/login?next=/admin/pools")
+    found = await Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    await page.get_by_test_id("login-oidc").focus()
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/admin/pools")
+    await expect(page.get_by_role("heading", name="Pools")).to_be_visible()
+    await page.get_by_role("button", name="Sign out").click()
+    await page.wait_for_url("**/login")
+    assert visitor.errors == []
