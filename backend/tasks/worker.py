@@ -26,7 +26,7 @@ from backend.tasks.owner import this_process
 from backend.tasks.supervisor import Supervisor
 
 HEARTBEAT_S, STALLED_S = 4, 15
-END_GRACE_S = 5
+END_GRACE_S = 2
 
 logger = logging.getLogger(__name__)
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Awaitable, Callable
 
 import psutil
 import pytest
 
+from backend.services.actor import Actor
+from backend.services.operations import request_cancel
+from backend.services.vms import request_repair
+from tests.harness.pools import database_of
+from tests.harness.processes import list_processes
 from tests.harness.server import Server
 from tests.harness.waiting import until
 
+ADMIN = Actor.admin("test")
 SLOWLY = "terraform.parallelism=1"
 SETTLED = ("available", "in-use", "failed")
-
-
-def terraform_of(server: Server) -> list[psutil.Process]:
-    """The Terraform processes that work for this server."""
-    return [
-        process
-        for process in psutil.process_iter(["name", "cwd", "status"])
-        if process.info["name"] == "terraform"
-        and process.info["status"] != psutil.STATUS_ZOMBIE
-        and str(process.info["cwd"] or "").startswith(str(server.home))
-    ]
 
 
 async def is_running(server: Server, operation_id: int) -> bool:
@@ -70,8 +64,8 @@ async def test_killing_terraform_in_a_launch_fails_cleanly_and_a_later_launch_go
     server = await start_server(SLOWLY)
     operation_id, names = await server.launch(8)
     await until(lambda: len(server.vms.list_running()) >= 3, every_s=0.01)
-    for process in await until(lambda: terraform_of(server)):
-        process.send_signal(signal.SIGKILL)
+    for process in await until(lambda: list_processes(server.home, "terraform")):
+        process.kill()
     ended = await server.until_operation_ends(operation_id)
     assert ended["status"] == "failed"
     assert ended["reason"]
@@ -97,12 +91,8 @@ async def test_a_killed_agent_is_seen_and_repaired(start_server) -> None:
         return (await server.list_vms())[name]["unreachable_since"] is not None
 
     await until(is_unreachable, what="the silence is seen")
-    from backend.services.actor import Actor
-    from backend.services.vms import request_repair
-    from tests.harness.pools import database_of
-
     async with database_of(server) as db:
-        await request_repair(db, [name], actor=Actor.admin("test"))
+        await request_repair(db, [name], actor=ADMIN)
 
     async def is_back() -> bool:
         vm = (await server.list_vms())[name]
@@ -115,12 +105,8 @@ async def test_cancelling_a_launch_half_way_keeps_what_was_made(start_server) ->
     server = await start_server(SLOWLY)
     operation_id, names = await server.launch(12)
     await until(lambda: len(server.vms.list_running()) >= 4, every_s=0.01)
-    from backend.services.actor import Actor
-    from backend.services.operations import request_cancel
-    from tests.harness.pools import database_of
-
     async with database_of(server) as db:
-        await request_cancel(db, operation_id, actor=Actor.admin("test"))
+        await request_cancel(db, operation_id, actor=ADMIN)
     assert (await server.until_operation_ends(operation_id))["status"] == "cancelled"
     vms = await server.until_status(names, "available", "failed")
     made = {name for name in names if vms[name]["status"] == "available"}

@@ -1,5 +1,7 @@
 """Pictures of every page in every state, to be looked at: ``python -m tests.pages.pictures [WORD …]``.
 
+With the one word ``docs``: the pictures of the README, into ``docs/``.
+
 They go to ``tests/artifacts/``, light and dark, wide and phone; words choose those whose
 name holds one of them, such as ``seat-active`` or ``machines-phone-dark``.
 """
@@ -27,6 +29,13 @@ from tests.pages.states import BARE, CLOSED, CROWDED, FURNISHED, SIZES, THEMES, 
 from tests.pages.worlds import KIM, SETTINGS, World, crowd, furnish
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
+DOCS = Path(__file__).parents[2] / "docs"
+# The pictures of the README: what, in which window, in which theme.
+SHOWN = {
+    "console": ("machines", {"width": 1320, "height": 880}, "light"),
+    "console-dark": ("machines", {"width": 1320, "height": 880}, "dark"),
+    "seat-phone": ("seat-active", {"width": 390, "height": 600}, "light"),
+}
 
 
 async def main(words: Sequence[str]) -> None:
@@ -44,6 +53,9 @@ async def main(words: Sequence[str]) -> None:
         furnished = await _database(url, "furnished")
         world = await furnish(furnished)
         async with _serve(furnished) as server:
+            if list(words) == ["docs"]:
+                await _take_shown(browser, server, world)
+                return
             await _take(browser, server, FURNISHED, words, world)
             await crowd(furnished)
             await _take(browser, server, CROWDED, words, world)
@@ -65,6 +77,18 @@ async def _take(
             await _shoot(people[whose], state, world, f"{name}.png")
         for person in people.values():
             await person.context.close()
+
+
+async def _take_shown(browser: Browser, server: Server, world: World) -> None:
+    DOCS.mkdir(exist_ok=True)
+    for name, (wanted, viewport, theme) in SHOWN.items():
+        state = next(state for state in FURNISHED if state.name == wanted)
+        person = await visit(browser, server, viewport=viewport, color_scheme=theme, device_scale_factor=1.4)
+        await become(person, state, world)
+        await bring(person.page, state, server.url, world)
+        await person.page.wait_for_timeout(400)
+        await person.page.screenshot(path=DOCS / f"{name}.png")
+        await person.context.close()
 
 
 async def _shoot(person: Visitor, state: State, world: World | None, name: str) -> None:

@@ -104,8 +104,8 @@ async def launch(db: Database, pool: str, count: int) -> OperationView:
 async def beat(db: Database, hostnames: Sequence[str], **changes: Any) -> None:
     """A heartbeat of each; figures differ from machine to machine and stay the same from run to run."""
     reports, vms = [], {vm.hostname: vm for vm in await list_vms(db)}
-    for number, vm in enumerate(vms[hostname] for hostname in hostnames):
-        busy = 7 + (number * 37) % 90
+    for vm in (vms[hostname] for hostname in hostnames):
+        number, busy = vm.id, 7 + (vm.id * 37) % 90
         gpu = {
             "index": 0,
             "name": "NVIDIA T4",
@@ -172,7 +172,7 @@ async def _genomics(world: World) -> None:
     await _talk(db, names[0])
     for email in EMAILS[:5]:
         await claim(world, "genomics", email, seat="active" if email == EMAILS[0] else "")
-    leaving = [await claim(world, "genomics", f"{name}@lab.org") for name in ("gil", "hana")]
+    gil, hana = [await claim(world, "genomics", f"{name}@lab.org") for name in ("gil", "hana")]
     for name in names[:7]:
         await obey(world, name)
     clock.back = timedelta(minutes=50)
@@ -180,8 +180,7 @@ async def _genomics(world: World) -> None:
     clock.back = timedelta(minutes=20)
     others = [names[0], *names[2:]]
     await beat(db, others)
-    for secret in leaving:
-        await release(world, "genomics", secret)
+    await release(world, "genomics", gil)
     await obey(world, names[5], detail="umount: /home/researcher: target is busy")
     clock.back = timedelta(minutes=3)
     await beat(db, names[8:9], health=Health.UNHEALTHY, reasons=("the container lablink-desktop is exited (137)",))
@@ -191,6 +190,7 @@ async def _genomics(world: World) -> None:
     await record_silence(db, after_s=1_800)
     await beat(db, names[2:3], health=Health.DEGRADED, reasons=("GPU 0 is at 88 °C",))
     await beat(db, names[8:9], health=Health.UNHEALTHY, reasons=("the container lablink-desktop is exited (137)",))
+    await release(world, "genomics", hana)
     await claim(world, "genomics", "ines@lab.org", seat="preparing")
     await _running(world)
 
