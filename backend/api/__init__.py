@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 
-from backend.api import admin, agents, probes, seats
+from backend.api import admin, agents, probes, seat_crd, seats
 from backend.api.body_limit import BodyLimit
 from backend.api.cookies import BrowserCookie
 from backend.api.errors import add_error_handlers
@@ -17,7 +17,7 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
     """Adds every route, the error shape, the limits and the browser's cookie to the outer app."""
-    for module in (probes, agents, seats, admin):
+    for module in (probes, agents, seats, seat_crd, admin):
         app.include_router(module.router)
     rest = APIRouter()
 

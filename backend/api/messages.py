@@ -70,9 +70,9 @@ class HeartbeatMessage(Message):
 
 
 class ResultMessage(Message):
-    """`POST /api/commands/{id}`."""
+    """`POST /api/commands/{id}`. While it is ``running``, ``detail`` says how far; the command stays open."""
 
-    status: Literal["succeeded", "failed"]
+    status: Literal["running", "succeeded", "failed"]
     detail: Annotated[Words, Field(max_length=4_000)] = ""
     data: dict[str, Any] = {}
 
@@ -120,3 +120,9 @@ class EnrolmentsMessage(Message):
 
     pool: Name
     count: int
+
+
+class CrdMessage(Message):
+    """`POST /api/seat/crd_command`: the line that Google shows, as it was pasted."""
+
+    crd_command: str

@@ -15,6 +15,7 @@ from sqlalchemy.orm import aliased
 
 from backend.models import Claim, Command, Vm
 from backend.services.actor import Actor
+from backend.services.crd_results import conclude_crd
 from backend.services.enrolments import revoke_agents
 from backend.services.moves import move_claim, move_vm, record_event
 from backend.states import HOLDING_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, Health, VmStatus
@@ -130,6 +131,8 @@ async def conclude(session: AsyncSession, at: datetime, vm: Vm, command: Command
         # Answered or not, the joined machine is let go: its token dies here.
         move_vm(session, vm, VmStatus.DESTROYED, actor=actor, at=at)
         await revoke_agents(session, [vm.id], at=at)
+    elif command.kind == CommandKind.START_CRD and claim is not None:
+        conclude_crd(session, at, vm, command, claim, actor)
     else:
         record_event(
             session,
