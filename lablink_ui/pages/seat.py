@@ -11,7 +11,8 @@ from backend.services.claims import get_position, list_claims, release_own_claim
 from backend.services.views import ClaimView, VmView
 from backend.states import OPEN_CLAIM, ClaimStatus, Health
 from lablink_ui.frame import Frame, public_frame
-from lablink_ui.pages.seat_cards import CARDS, SeatNow, SeatVisit
+from lablink_ui.pages.seat_cards import SeatNow, SeatVisit
+from lablink_ui.pages.seat_order import CARDS
 from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
 from lablink_ui.visits import Reader, attempt, follow
 from lablink_ui.words import CLAIM_WORDS, people, sentence

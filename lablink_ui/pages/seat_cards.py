@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,7 +37,3 @@ class SeatCard(Protocol):
 
     def show(self, now: SeatNow) -> None:
         """Shows the seat as it is now."""
-
-
-# Each card's constructor, in the order of the page.
-CARDS: tuple[Callable[[SeatVisit], SeatCard], ...] = ()
