@@ -60,10 +60,7 @@ class CrdCard:
             return
         status, self._status = self._status, claim.crd_status
         self._show_result(claim)
-        is_underway = claim.crd_status in _UNDERWAY
-        if bool(self._submit.props.get("disabled")) != is_underway:
-            self._submit.props["disabled"] = is_underway
-            self._submit.update()
+        self._show_submit(claim.crd_status)
         if claim.crd_status is CrdStatus.FAILED:
             self._error.say(claim.crd_detail or "")
         elif claim.crd_status is not status:
@@ -114,7 +111,7 @@ class CrdCard:
             with tag("div", "row") as self._pin_row:
                 tag("span", "", "Your PIN")
                 self._pin = text("output", "", "pin", data_testid="crd-pin", aria_label="Your PIN")
-                self._copy = CopyButton("Copy PIN")
+                self._copy = CopyButton("Copy")
                 self._toggle = button("", self._toggle_pin, classes="small", testid="crd-pin-show")
                 with self._toggle:
                     self._toggle_words = text("span", "Show")
@@ -138,6 +135,14 @@ class CrdCard:
         if claim.crd_link is not None and self._link.props.get("href") != claim.crd_link:
             self._link.props["href"] = claim.crd_link
             self._link.update()
+
+    def _show_submit(self, status: CrdStatus | None) -> None:
+        # One button of a page is the next thing to do: once there is a desktop, this is no longer it.
+        is_next, is_underway = status is not CrdStatus.READY, status in _UNDERWAY
+        self._submit.classes(add="primary" if is_next else None, remove=None if is_next else "primary")
+        if bool(self._submit.props.get("disabled")) != is_underway:
+            self._submit.props["disabled"] = is_underway
+            self._submit.update()
 
     async def _take(self, paste: str) -> None:
         """Takes a paste; what is wrong with it is said beside the field, which keeps it then."""

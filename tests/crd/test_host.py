@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pwd
+import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from agent.crd import Crd
-from agent.crd_host import CrdError, GivenUp
+from agent.crd_host import CrdError, CrdHost, GivenUp
 from agent.session import Session, end_session, prepare_session
 from agent.store import Store
 from tests.crd.conftest import Imitation
@@ -185,3 +189,46 @@ def test_a_host_that_somebody_started_by_hand_is_unbound_too(machine: Machine, i
     machine.crd = Crd(machine.store, "gpu-01", imitation.start_host)
     machine.end()
     assert imitation.processes() == []
+
+
+def test_a_machine_on_which_the_runtime_directory_cannot_be_made_says_so(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("agent.crd_host.RUNTIME_DIRECTORIES", tmp_path / "file" / "user")
+    with pytest.raises(CrdError, match="which Chrome Remote Desktop needs"):
+        machine.start("4/0Good_code")
+
+
+GOOD = ("--code=4/0Good_code", "--redirect-url=https://remotedesktop.google.com/_/oauthredirect", "--name=gpu-01")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "status", "said"),
+    [
+        (GOOD, {}, 0, ""),
+        (GOOD, {"USER": "somebody"}, -signal.SIGABRT, "USER and LOGNAME"),
+        (GOOD, {"LOGNAME": "somebody"}, -signal.SIGABRT, "USER and LOGNAME"),
+        (GOOD, {"HOME": "/nonexistent"}, -signal.SIGABRT, "HOME cannot be written"),
+        (("--cod=4/0Good_code", *GOOD[1:]), {}, 1, "You need a web browser"),
+        (("--code", "4/0Good_code", *GOOD[1:]), {}, 1, "Usage:"),
+        (("--code=4/0Good_code", "--redirect-url=https://evil.example/", GOOD[2]), {}, 1, "OAuth error"),
+    ],
+)
+def test_the_imitation_takes_what_google_s_program_takes_and_dies_where_it_dies(
+    imitation: Imitation, machine: Machine, words: tuple[str, ...], environment: dict[str, str], status: int, said: str
+) -> None:
+    CrdHost(machine.session, imitation.start_host).ensure_runtime_directory()
+    user = pwd.getpwuid(os.getuid()).pw_name
+    right = {"PATH": os.environ["PATH"], "HOME": str(machine.session.home), "USER": user, "LOGNAME": user}
+    done = subprocess.run(
+        [str(imitation.start_host), *words],
+        env={**right, **environment},
+        input=f"{PIN}\n{PIN}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+    assert len(machine.registrations()) == (status == 0)
