@@ -11,7 +11,7 @@ from agent import __version__
 from agent.session import SessionError, end_session, prepare_session
 from agent.store import Store
 
-END_SESSION, REBOOT, STOP = "end_session", "reboot", "stop"
+REBOOT, STOP = "reboot", "stop"
 REBOOT_DEADLINE_S = 60.0
 
 logger = logging.getLogger("lablink.agent")
@@ -31,7 +31,7 @@ def execute(store: Store, hostname: str, kind: str, payload: Mapping[str, Any]) 
         if kind == "prepare_session":
             prepare_session(store, _claim_id(payload), hostname)
             return "the session is ready"
-        if kind == END_SESSION:
+        if kind == "end_session":
             end_session(store, _claim_id(payload), hostname)
             return "the session was removed"
     except (SessionError, OSError) as exc:

@@ -20,7 +20,7 @@ from agent.crd_host import LOOK_S, CrdError, CrdHost, GivenUp, explain
 from agent.session import Session, find_session
 from agent.store import Store
 
-START_CRD = "start_crd"
+START_CRD, END_SESSION = "start_crd", "end_session"
 REGISTER_S, START_S, STOP_S, GONE_S = 60.0, 30.0, 15.0, 5.0
 _CODE, _PIN = re.compile(r"4/[A-Za-z0-9_-]{6,512}"), re.compile(r"[0-9]{6,16}")
 

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from agent import __version__
 from agent.client import Backoff, Client, Refused, ServerAway
-from agent.commands import END_SESSION, REBOOT, STOP, CommandFailed, execute, reboot_machine
+from agent.commands import REBOOT, STOP, CommandFailed, execute, reboot_machine
 from agent.config import Config, parse
-from agent.crd import START_CRD, Crd
+from agent.crd import END_SESSION, START_CRD, Crd
 from agent.crd_host import CrdError
 from agent.errands import Errands
 from agent.health import Examiner

@@ -77,6 +77,12 @@ class ResultMessage(Message):
     data: dict[str, Any] = {}
 
 
+class CrdMessage(Message):
+    """`POST /api/seat/crd_command`: the line that Google shows, as it was pasted."""
+
+    crd_command: str
+
+
 class LogsMessage(Message):
     """`POST /api/logs`. A longer line is cut, not refused: the agent could not send it otherwise."""
 
@@ -120,9 +126,3 @@ class EnrolmentsMessage(Message):
 
     pool: Name
     count: int
-
-
-class CrdMessage(Message):
-    """`POST /api/seat/crd_command`: the line that Google shows, as it was pasted."""
-
-    crd_command: str

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -123,8 +124,8 @@ async def test_from_the_paste_to_the_desktop_each_step_live_and_nothing_left_aft
     assert await detail.evaluate("(e) => !!e.closest('[role=status]')")
     await expect(page.get_by_test_id("crd-pin")).to_be_empty()
     await page.get_by_test_id("crd-pin-show").click()
+    await expect(page.get_by_test_id("crd-pin")).to_have_text(re.compile(r"^\d{8}$"))
     pin = await page.get_by_test_id("crd-pin").inner_text()
-    assert len(pin) == 8
     lines = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
     assert not [line for line in lines if pin in line]
     assert all("start-host" in line for line in lines if code in line)
