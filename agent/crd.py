@@ -72,7 +72,9 @@ class Crd:
             self._given_up.clear()
             session = self._find_session(payload)
             if session is not None:
-                _unbind(CrdHost(session, self._start_host))
+                host = CrdHost(session, self._start_host)
+                _unbind(host)
+                host.remove_runtime_directory()
             yield
 
     def _find_session(self, payload: Mapping[str, Any]) -> Session | None:
@@ -112,7 +114,6 @@ def _unbind(host: CrdHost) -> None:
         raise CrdError("Chrome Remote Desktop is still registered here: its files could not be removed")
     if not _becomes(lambda: not host.is_running(), GONE_S):
         raise CrdError("Chrome Remote Desktop does not end: its host still runs")
-    host.remove_runtime_directory()
 
 
 def _becomes(fact: Callable[[], bool], within_s: float) -> bool:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,11 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, imitation: Imitation) -> Machine:
-    return Machine(tmp_path / "agent", imitation)
+def machine(tmp_path: Path, imitation: Imitation) -> Iterator[Machine]:
+    machine = Machine(tmp_path / "agent", imitation)
+    yield machine
+    imitation.close()
+    machine.end()
 
 
 def test_a_host_is_registered_started_and_gone_with_its_session(
@@ -122,8 +126,7 @@ def test_a_used_code_is_said_and_a_new_one_works_with_the_same_pin(machine: Mach
     assert len(imitation.processes()) == 1
 
 
-def test_a_machine_without_the_program_says_so(tmp_path: Path, imitation: Imitation) -> None:
-    machine = Machine(tmp_path / "agent", imitation)
+def test_a_machine_without_the_program_says_so(machine: Machine, imitation: Imitation) -> None:
     imitation.start_host.unlink()
     with pytest.raises(CrdError, match="is not installed on this machine"):
         machine.start("4/0Good_code")
