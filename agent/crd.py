@@ -21,7 +21,7 @@ from agent.session import Session, find_session
 from agent.store import Store
 
 START_CRD, END_SESSION = "start_crd", "end_session"
-REGISTER_S, START_S, STOP_S, GONE_S = 60.0, 30.0, 15.0, 5.0
+REGISTER_S, START_S, STOP_S, GONE_S, SETTLED_S = 60.0, 30.0, 15.0, 5.0, 1.0
 _CODE, _PIN = re.compile(r"4/[A-Za-z0-9_-]{6,512}"), re.compile(r"[0-9]{6,16}")
 
 Tell = Callable[[str], None]
@@ -112,8 +112,20 @@ def _unbind(host: CrdHost) -> None:
         path.unlink(missing_ok=True)
     if host.list_registrations():
         raise CrdError("Chrome Remote Desktop is still registered here: its files could not be removed")
-    if not _becomes(lambda: not host.is_running(), GONE_S):
+    if not _stays_gone(host):
         raise CrdError("Chrome Remote Desktop does not end: its host still runs")
+
+
+def _stays_gone(host: CrdHost) -> bool:
+    """Whether the host is gone for good: a service manager starts one that was ended again, after a moment."""
+    gone_since, end = time.monotonic(), time.monotonic() + GONE_S
+    while time.monotonic() < end:
+        if host.is_running():
+            gone_since = time.monotonic()
+        elif time.monotonic() - gone_since >= SETTLED_S:
+            return True
+        time.sleep(LOOK_S)
+    return False
 
 
 def _becomes(fact: Callable[[], bool], within_s: float) -> bool:

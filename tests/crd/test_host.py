@@ -178,7 +178,7 @@ async def test_a_seat_given_back_in_the_middle_breaks_the_registration_off(
 def test_a_host_that_does_not_end_keeps_the_session_from_counting_as_removed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.crd.GONE_S", 0.5)
+    monkeypatch.setattr("agent.crd.GONE_S", 2.0)
     machine.start("4/0Stubborn_code")
     with pytest.raises(CrdError, match="does not end"):
         machine.end()
