@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+_CRD_START_HOST = Path("/opt/google/chrome-remote-desktop/start-host")
 _KERNEL_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SERVER = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
@@ -32,6 +33,7 @@ class Config:
     repository: str | None
     reboot_command: str | None
     startup_deadline_s: float = 1_800.0
+    crd_start_host: Path = _CRD_START_HOST
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -60,6 +62,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
         startup_script=Path(given.startup_script) if given.startup_script else None,
         repository=given.repository,
         reboot_command=environment.get("LABLINK_REBOOT_COMMAND") or None,
+        crd_start_host=Path(environment.get("LABLINK_CRD_START_HOST") or _CRD_START_HOST),
     )
 
 

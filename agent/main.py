@@ -17,13 +17,16 @@ from agent import __version__
 from agent.client import Backoff, Client, Refused, ServerAway
 from agent.commands import REBOOT, STOP, CommandFailed, execute, reboot_machine
 from agent.config import Config, parse
+from agent.crd import END_SESSION, START_CRD, Crd
+from agent.crd_host import CrdError
+from agent.errands import Errands
 from agent.health import Examiner
 from agent.logs import BufferHandler, LogBuffer, ship
 from agent.store import Store
 from agent.terminals import Terminals
 from agent.workload import PreparationFailed, prepare
 
-POLL_S = 25
+POLL_S, ERRAND_PAUSE_S = 25, 0.5
 # At the end: for the preparation to be broken off, and for each of the last things said.
 FAREWELL_S, LAST_WORD_S = 3.0, 1.5
 EXIT_REBOOT = 75  # EX_TEMPFAIL: whoever supervises this process starts it again
@@ -73,6 +76,8 @@ class Agent:
         self._config = config
         self._store = Store(config.home)
         self._terminals = Terminals(self._store, config.server_url, config.container)
+        self._crd = Crd(self._store, config.hostname, config.crd_start_host)
+        self._errands = Errands()
         self._logs = LogBuffer((config.enrolment_token or "", self._store.find_token() or "", *_secrets_of(config)))
         handler = BufferHandler(self._logs)
         handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
@@ -218,13 +223,48 @@ class Agent:
                 for command in answer.get("commands", []):
                     # One whose result is refused is delivered again at once: the others' turn, and a pause, come first.
                     refused = (
-                        self._obey(client, command["id"], command["kind"], command.get("payload") or {}) or refused
+                        self._take(client, command["id"], command["kind"], command.get("payload") or {}) or refused
                     )
                 if refused:
                     raise refused
                 backoff.reset()
+                if self._errands:
+                    # Their commands are delivered at every poll, until they have a result.
+                    self._stopping.wait(ERRAND_PAUSE_S)
             except (ServerAway, Refused) as exc:
                 self._stopping.wait(backoff.pause_s(exc))
+
+    def _take(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
+        """Obeys a command, at once or beside the others."""
+        if kind != START_CRD or self._store.find_result(command_id) is not None:
+            return self._obey(client, command_id, kind, payload)
+        self._errands.begin(command_id, lambda: self._run_errand(command_id, kind, payload))
+        return None
+
+    def _run_errand(self, command_id: int, kind: str, payload: dict[str, object]) -> None:
+        # A result that is not heard now is told at the next delivery.
+        with contextlib.suppress(ServerAway):
+            self._obey(Client(self._config.server_url, self._store.find_token() or ""), command_id, kind, payload)
+
+    def _execute(
+        self, client: Client, command_id: int, kind: str, payload: dict[str, object]
+    ) -> tuple[str, dict[str, str]]:
+        """Does a command; returns a sentence and what else the server shall know."""
+
+        def tell(detail: str) -> None:
+            logger.info("command %s (%s): %s", command_id, kind, detail)
+            with contextlib.suppress(ServerAway, Refused):
+                client.post(f"/api/commands/{command_id}", {"status": "running", "detail": detail})
+
+        try:
+            if kind == START_CRD:
+                return "Chrome Remote Desktop is ready", self._crd.start(payload, tell)
+            if kind == END_SESSION:
+                with self._crd.ended(payload):
+                    return execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals), {}
+        except (CrdError, OSError) as exc:
+            raise CommandFailed(str(exc)) from exc
+        return execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals), {}
 
     def _obey(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
         """Does a command, once, and tells its result. Returns the server's refusal to hear it, if any."""
@@ -232,11 +272,8 @@ class Agent:
         is_new = result is None
         if result is None:
             try:
-                result = {
-                    "status": "succeeded",
-                    "detail": execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals),
-                    "data": {},
-                }
+                detail, data = self._execute(client, command_id, kind, payload)
+                result = {"status": "succeeded", "detail": detail, "data": data}
             except CommandFailed as exc:
                 result = {"status": "failed", "detail": str(exc), "data": {}}
             logger.info("command %s (%s): %s", command_id, kind, result["detail"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ class Store:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         home.chmod(0o700)
         self.home = home
+        self._writing = threading.Lock()
         self._token = home / "agent.token"
         self._journal = home / "commands.json"
 
@@ -40,9 +42,10 @@ class Store:
 
     def keep_result(self, command_id: int, result: dict[str, Any]) -> None:
         """Remembers a result, before it is told."""
-        results = self._results() | {str(command_id): result}
-        newest = sorted(results, key=int)[-JOURNAL_LENGTH:]
-        _replace(self._journal, json.dumps({key: results[key] for key in newest}))
+        with self._writing:
+            results = self._results() | {str(command_id): result}
+            newest = sorted(results, key=int)[-JOURNAL_LENGTH:]
+            _replace(self._journal, json.dumps({key: results[key] for key in newest}))
 
     def write(self, path: Path, content: str) -> None:
         """Writes a further file of the agent's own, as a whole and for this user's eyes alone."""

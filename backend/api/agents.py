@@ -13,6 +13,8 @@ from backend.live.command_waits import MAX_WAIT_S
 from backend.redaction import redact
 from backend.services.actor import Actor
 from backend.services.commands import record_command_result
+from backend.services.crd import open_payload
+from backend.services.crd_results import record_command_progress
 from backend.services.enrolments import announce_boot
 from backend.services.heartbeats import HeartbeatReport
 from backend.services.throttles import counting_failures
@@ -71,14 +73,20 @@ async def list_commands(
 ) -> dict[str, Any]:
     """What there is to do: at once if there is something, else when it comes, else nothing after `wait` seconds."""
     commands = await house.commands.wait(agent.vm_id, wait_s=wait)
-    return {"commands": [{"id": each.id, "kind": each.kind, "payload": each.payload} for each in commands]}
+    return {
+        "commands": [{"id": each.id, "kind": each.kind, "payload": open_payload(house.keys, each)} for each in commands]
+    }
 
 
 @router.post("/commands/{command_id}", response_model=Nothing, responses=refusals(400, 404, 413))
 async def report_result(
     command_id: Annotated[int, Path(ge=1, le=BIGGEST_ID)], body: ResultMessage, agent: Agent, house: TheHouse
 ) -> dict[str, Any]:
-    """The result of a command; telling it again changes nothing."""
+    """The result of a command, or how far it is; telling a result again changes nothing."""
+    actor = Actor.agent(agent.hostname)
+    if body.status == "running":
+        await record_command_progress(house.db, agent.vm_id, command_id, detail=body.detail, actor=actor)
+        return {}
     await record_command_result(
         house.db,
         agent.vm_id,
@@ -86,7 +94,7 @@ async def report_result(
         succeeded=body.status == "succeeded",
         detail=body.detail,
         data=body.data,
-        actor=Actor.agent(agent.hostname),
+        actor=actor,
     )
     return {}
 

@@ -75,11 +75,17 @@ class HeartbeatMessage(Message):
 
 
 class ResultMessage(Message):
-    """`POST /api/commands/{id}`."""
+    """`POST /api/commands/{id}`. While it is ``running``, ``detail`` says how far; the command stays open."""
 
-    status: Literal["succeeded", "failed"]
+    status: Literal["running", "succeeded", "failed"]
     detail: Annotated[Words, Field(max_length=4_000)] = ""
     data: dict[str, Any] = {}
+
+
+class CrdMessage(Message):
+    """`POST /api/seat/crd_command`: the line that Google shows, as it was pasted."""
+
+    crd_command: str
 
 
 class LogsMessage(Message):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, WebSocket
 
 from backend.api.agents import BIGGEST_ID
+from backend.api.answers import refusals
 from backend.api.auth import MAX_TOKEN, Address, TheHouse, is_secure
 from backend.api.cookies import is_same_origin, session_cookie
 from backend.api.errors import error_response
@@ -28,7 +29,7 @@ from backend.services.terminals import (
 )
 from backend.states import Role
 
-router = APIRouter(prefix="/api", tags=["terminal"])
+router = APIRouter(prefix="/api", tags=["terminal"], responses=refusals(401, 403, 404, 409, 422, 429))
 TerminalId = Annotated[int, Path(ge=1, le=BIGGEST_ID)]
 _NOT_HERE = "This terminal is not open in this browser."
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import aliased
 
 from backend.models import Claim, Command, Pool, Terminal, Vm
 from backend.services.actor import Actor
+from backend.services.crd_results import conclude_crd
 from backend.services.enrolments import revoke_agents
 from backend.services.moves import move_claim, move_vm, record_event
 from backend.services.terminal_ends import end_terminals, end_terminals_of_claim
@@ -157,6 +158,8 @@ async def conclude(session: AsyncSession, at: datetime, vm: Vm, command: Command
         await revoke_agents(session, [vm.id], at=at)
     elif command.kind == CommandKind.OPEN_TERMINAL:
         await _conclude_open_terminal(session, at, command, actor)
+    elif command.kind == CommandKind.START_CRD and claim is not None:
+        conclude_crd(session, at, vm, command, claim, actor)
     else:
         record_event(
             session,
