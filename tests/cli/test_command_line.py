@@ -30,7 +30,6 @@ SERVERS_PACKAGES = (
     "sqlalchemy",
     "starlette",
     "uvicorn",
-    "websockets",
     "yaml",
 )
 
