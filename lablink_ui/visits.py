@@ -28,6 +28,10 @@ RETRY_S = 1.0
 logger = logging.getLogger(__name__)
 
 
+def _nothing(*_: object) -> None:
+    """For pages that show nothing of the snapshot but whether it is true."""
+
+
 @dataclass(frozen=True)
 class Visit:
     """A signed-in admin looking at a page."""
@@ -52,7 +56,11 @@ class Visit:
         return admin.actor(self.address)
 
     async def follow(
-        self, frame: Frame, *, start: Callable[[Snapshot], object], on_changes: Callable[[Snapshot, ChangeSet], object]
+        self,
+        frame: Frame,
+        *,
+        start: Callable[[Snapshot], object] = _nothing,
+        on_changes: Callable[[Snapshot, ChangeSet], object] = _nothing,
     ) -> None:
         """Like ``follow``, and sends the browser to the sign-in page as soon as its session has ended."""
         session = Reader(self._leave_if_ended)
@@ -97,8 +105,8 @@ async def follow(
     house: House,
     frame: Frame,
     *,
-    start: Callable[[Snapshot], object],
-    on_changes: Callable[[Snapshot, ChangeSet], object],
+    start: Callable[[Snapshot], object] = _nothing,
+    on_changes: Callable[[Snapshot, ChangeSet], object] = _nothing,
 ) -> None:
     """Waits for the browser, shows the snapshot, then every change until the page is gone. Call it last."""
     client, snapshot = ui.context.client, house.live.snapshot

@@ -61,4 +61,4 @@ async def home(request: Request) -> None:
                 ui.navigate.to(f"/join/{quote(wanted)}")
 
         on_submit(form, [code], submit)
-        await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
+        await follow(house, frame)

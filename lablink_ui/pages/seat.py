@@ -36,7 +36,7 @@ async def seat(request: Request) -> None:
         with public_frame("No seat here yet") as frame:
             frame.subtitle.say("This browser holds no seat. Enter your join code to get one.")
             link_button("Enter a join code", "/", classes="primary big")
-            await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
+            await follow(house, frame)
         return
     claim = next((each for each in claims if each.status in OPEN_CLAIM), claims[0])
     position = await get_position(house.db, claim.id)

@@ -15,7 +15,7 @@ from backend.errors import LabLinkError
 from backend.services.sign_in import sign_in, sign_out
 from lablink_ui.frame import public_frame
 from lablink_ui.parts import Field, tag
-from lablink_ui.visits import find_visit
+from lablink_ui.visits import find_visit, follow
 
 router = APIRouter(include_in_schema=False)
 MAX_PASSWORD = 1_000
@@ -36,24 +36,23 @@ async def login(request: Request) -> Response | None:
     if await find_visit(request):
         return RedirectResponse(target, status_code=303)
     error = request.query_params.get("error")
-    with (
-        public_frame("Sign in") as frame,
-        tag("form", "card pad", method="post", action=f"/login?next={quote(target)}"),
-    ):
+    with public_frame("Sign in") as frame:
         frame.subtitle.say("For organisers. Researchers need no account.")
-        Field("User", name="user", testid="login-user", value="admin", autocomplete="username", required=True)
-        Field(
-            "Password",
-            name="password",
-            kind="password",
-            testid="login-password",
-            autocomplete="current-password",
-            required=True,
-            autofocus=True,
-        )
-        words = _ERRORS.get(error, "That did not work.") if error else ""
-        tag("div", "error", words, data_testid="login-error", role="alert")
-        tag("button", "button primary big", "Sign in", type="submit", data_testid="login-submit")
+        with tag("form", "card pad", method="post", action=f"/login?next={quote(target)}"):
+            Field("User", name="user", testid="login-user", value="admin", autocomplete="username", required=True)
+            Field(
+                "Password",
+                name="password",
+                kind="password",
+                testid="login-password",
+                autocomplete="current-password",
+                required=True,
+                autofocus=True,
+            )
+            words = _ERRORS.get(error, "That did not work.") if error else ""
+            tag("div", "error", words, data_testid="login-error", role="alert")
+            tag("button", "button primary big", "Sign in", type="submit", data_testid="login-submit")
+        await follow(get_house(request), frame)
     return None
 
 
