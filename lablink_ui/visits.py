@@ -28,6 +28,10 @@ RETRY_S, LEAVE_S = 1.0, 2.0
 logger = logging.getLogger(__name__)
 
 
+def _nothing(*_: object) -> None:
+    """For pages that show nothing of the snapshot but whether it is true."""
+
+
 @dataclass(frozen=True)
 class Visit:
     """A signed-in admin looking at a page."""
@@ -62,7 +66,11 @@ class Visit:
         return admin.actor(self.address)
 
     async def follow(
-        self, frame: Frame, *, start: Callable[[Snapshot], object], on_changes: Callable[[Snapshot, ChangeSet], object]
+        self,
+        frame: Frame,
+        *,
+        start: Callable[[Snapshot], object] = _nothing,
+        on_changes: Callable[[Snapshot, ChangeSet], object] = _nothing,
     ) -> None:
         """Like ``follow``; the page ends as soon as its session has ended, and is drawn anew if its role changes."""
         client = ui.context.client
@@ -96,8 +104,8 @@ async def follow(
     house: House,
     frame: Frame,
     *,
-    start: Callable[[Snapshot], object],
-    on_changes: Callable[[Snapshot, ChangeSet], object],
+    start: Callable[[Snapshot], object] = _nothing,
+    on_changes: Callable[[Snapshot, ChangeSet], object] = _nothing,
 ) -> Callable[[], None]:
     """Waits for the browser, shows the snapshot, then every change until the page is gone. Call it last.
 

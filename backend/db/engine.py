@@ -59,8 +59,7 @@ class Database:
         try:
             async with self._sessions.begin() as session:
                 yield session
-        # Psycopg's own errors come from work on its connection beside SQLAlchemy.
-        except (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as exc:
+        except (OperationalError, InterfaceError, PoolTimeout) as exc:
             raise Unavailable(
                 "The database does not answer right now. Try again in a moment.", retry_after_s=2
             ) from exc

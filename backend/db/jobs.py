@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from procrastinate import App, PsycopgConnector
-from procrastinate.exceptions import ConnectorException
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import driver_connection
@@ -25,8 +24,4 @@ async def defer(session: AsyncSession, task: str, *, lock: str, **arguments: Any
     """Queues ``task`` in the session's transaction; jobs of one ``lock`` never run together. Returns the job's id."""
     connection = await driver_connection(session)
     deferrer: _Deferrable = _deferrer.configure_task(task, lock=lock, connection=connection)
-    try:
-        return await deferrer.defer_async(**arguments)
-    except ConnectorException as exc:
-        # The driver's own error, as every other statement of this transaction would give it.
-        raise exc.__cause__ or exc from exc
+    return await deferrer.defer_async(**arguments)

@@ -37,11 +37,12 @@ class PlanRefused(LabLinkError):
 
 @dataclass(slots=True)
 class Outcome:
-    """How it ended, and which VMs exist whole afterwards (None: it could not be found out)."""
+    """How it ended, which VMs exist whole afterwards (None: it could not be found out), which were taken away again."""
 
     status: OperationStatus
     reason: str | None = None
     existing: frozenset[str] | None = None
+    removed: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -182,13 +183,18 @@ class _Execution:
             await self._provider.remove_leftovers(self._run.targets - outcome.existing)
         else:
             outcome.existing = whole
-            # Nothing may linger of what does not count as made. What sent a heartbeat may be in use already.
-            await self._until_answered(lambda: self._remove_unmade(whole))
+            outcome.removed = await self._remove_unmade(whole)
         return outcome
 
-    async def _remove_unmade(self, whole: frozenset[str]) -> None:
-        living = await runs.list_living(self._db, self._run.operation_id)
-        await self._provider.remove_leftovers(self._run.targets - whole - living)
+    async def _remove_unmade(self, whole: frozenset[str]) -> frozenset[str]:
+        """Nothing may linger of what does not count as made. What sent a heartbeat by now may be in use already."""
+        removed = set()
+        for hostname in sorted(self._run.targets - whole):
+            living = await self._until_answered(lambda: runs.list_living(self._db, self._run.operation_id))
+            if hostname not in living:
+                await self._provider.remove_leftovers([hostname])
+                removed.add(hostname)
+        return frozenset(removed)
 
     async def _finish(self, outcome: Outcome) -> None:
         await runs.finish_run(
@@ -198,6 +204,7 @@ class _Execution:
             status=outcome.status,
             reason=outcome.reason,
             existing=outcome.existing,
+            removed=outcome.removed,
         )
 
     def _note(self, line: OutputLine) -> None:

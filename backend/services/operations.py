@@ -200,8 +200,13 @@ async def list_operation_log(
     return [LogLineView(row.id, row.at, row.level, "terraform", row.message) for row in reversed(rows)]
 
 
-async def give_up_unmade(session: AsyncSession, db: Database, operation_id: int, *, reason: str) -> None:
-    """Fails the VMs of an operation that it did not finish, each with the reason; what was made stays as it is."""
+async def give_up_unmade(
+    session: AsyncSession, db: Database, operation_id: int, *, reason: str, removed: Collection[str] = ()
+) -> None:
+    """Fails the VMs of an operation that it did not finish, each with the reason; what was made stays as it is.
+
+    ``removed``: those whose machine was taken away again, though a heartbeat of it may still have come in.
+    """
     unmade = (
         select(Vm, OperationVm)
         .join(OperationVm, OperationVm.vm_id == Vm.id)
@@ -210,7 +215,8 @@ async def give_up_unmade(session: AsyncSession, db: Database, operation_id: int,
             OperationVm.state != ProgressState.DONE,
             # A booting VM without a heartbeat is one whose agent was just being started.
             Vm.status.in_({VmStatus.PROVISIONING, VmStatus.DESTROYING})
-            | ((Vm.status == VmStatus.BOOTING) & Vm.first_heartbeat_at.is_(None)),
+            | ((Vm.status == VmStatus.BOOTING) & Vm.first_heartbeat_at.is_(None))
+            | (Vm.status.in_({VmStatus.BOOTING, VmStatus.AVAILABLE}) & Vm.hostname.in_(removed)),
         )
         .order_by(Vm.id)
         .with_for_update()

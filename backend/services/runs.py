@@ -178,10 +178,12 @@ async def finish_run(
     status: OperationStatus,
     reason: str | None,
     existing: Collection[str] | None,
+    removed: Collection[str] = (),
 ) -> None:
     """Ends the operation and settles every VM of it by what exists: the hostnames whole in Terraform's state.
 
-    With ``existing`` None (the state could not be read) only what was reported done counts as done.
+    With ``existing`` None (the state could not be read) only what was reported done counts as done. ``removed``: the
+    hostnames of a launch that did not count as made and were taken away again.
 
     Raises:
         LeaseLost: another worker has the operation.
@@ -195,7 +197,7 @@ async def finish_run(
                     row.state = ProgressState.DONE
                     await _settle(session, db, operation, vm, is_made=is_made)
             await session.flush()
-        await _end(session, db, operation, status, reason)
+        await _end(session, db, operation, status, reason, removed)
 
 
 async def recover_runs(db: Database, *, is_dead: Callable[[str], bool], running_here: Collection[int] = ()) -> int:
@@ -273,10 +275,15 @@ async def _settle(session: AsyncSession, db: Database, operation: Operation, vm:
 
 
 async def _end(
-    session: AsyncSession, db: Database, operation: Operation, status: OperationStatus, reason: str | None
+    session: AsyncSession,
+    db: Database,
+    operation: Operation,
+    status: OperationStatus,
+    reason: str | None,
+    removed: Collection[str] = (),
 ) -> None:
     move_operation(session, operation, status, actor=Actor.operation(operation.id), at=db.now(), reason=reason)
-    await give_up_unmade(session, db, operation.id, reason=reason or "Terraform did not make it")
+    await give_up_unmade(session, db, operation.id, reason=reason or "Terraform did not make it", removed=removed)
 
 
 def _has_expired(operation: Operation, at: datetime) -> bool:

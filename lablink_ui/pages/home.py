@@ -69,4 +69,4 @@ async def home(request: Request) -> None:
                 ui.navigate.to(target)
 
         on_submit(form, [code], submit)
-        await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
+        await follow(house, frame)

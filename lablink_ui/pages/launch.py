@@ -35,7 +35,7 @@ async def launch(request: Request) -> Response | None:
                 tag("span", "title", "No open pool")
                 tag("span", "", "Machines are launched in a pool that is open: open one, or make a new one.")
                 link_button("Go to the pools", "/admin/pools", classes="primary")
-            await visit.follow(frame, start=lambda _: None, on_changes=lambda *_: None)
+            await visit.follow(frame)
             return None
 
         async def submit() -> None:

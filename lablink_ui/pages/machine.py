@@ -53,7 +53,7 @@ async def machine(request: Request, hostname: str) -> Response | None:
     except NotFound as exc:
         with admin_frame("No such machine", active="machines", user=visit.admin.name, subtitle=exc.message) as frame:
             link_button("All machines", "/admin/instances", classes="primary")
-            await visit.follow(frame, start=lambda _: None, on_changes=lambda *_: None)
+            await visit.follow(frame)
         return None
     await _draw(visit, vm)
     return None

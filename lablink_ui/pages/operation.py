@@ -39,7 +39,7 @@ async def operation(request: Request, number: str) -> Response | None:
             "No such operation", active="operations", user=visit.admin.name, subtitle=exc.message
         ) as frame:
             link_button("All operations", "/admin/operations", classes="primary")
-            await visit.follow(frame, start=lambda _: None, on_changes=lambda *_: None)
+            await visit.follow(frame)
         return None
     await _draw(visit, found)
     return None

@@ -76,7 +76,7 @@ async def pool(request: Request, name: str) -> Response | None:
     except NotFound as exc:
         with admin_frame("No such pool", active="pools", user=visit.admin.name, subtitle=exc.message) as frame:
             link_button("All pools", "/admin/pools", classes="primary")
-            await visit.follow(frame, start=lambda _: None, on_changes=lambda *_: None)
+            await visit.follow(frame)
         return None
     with admin_frame(f"Pool {name}", active="pools", user=visit.admin.name) as frame:
         await _draw(visit, frame, found)

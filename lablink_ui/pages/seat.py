@@ -42,7 +42,7 @@ async def seat(request: Request) -> None:
             frame.subtitle.say(_SIGNED_OUT if was_signed_out else _NO_SEAT)
             draw_key_form()
             link_button("Enter a join code", "/", classes="big")
-            await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
+            await follow(house, frame)
         return
     claim = next((each for each in claims if each.status in OPEN_CLAIM), claims[0])
     position = await get_position(house.db, claim.id)

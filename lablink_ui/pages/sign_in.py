@@ -16,7 +16,7 @@ from backend.errors import LabLinkError
 from backend.services.sign_in import TICKET_S, SecondStep, sign_in, sign_out
 from lablink_ui.frame import public_frame
 from lablink_ui.parts import Field, form_token_field, tag
-from lablink_ui.visits import find_visit
+from lablink_ui.visits import find_visit, follow
 from lablink_ui.words import duration
 
 router = APIRouter(include_in_schema=False)
@@ -45,38 +45,42 @@ async def login(request: Request) -> Response | None:
     target = safe_target(request.query_params.get("next", ""))
     if await find_visit(request):
         return RedirectResponse(target, status_code=303)
-    with (
-        public_frame("Sign in") as frame,
-        tag("form", "card pad", method="post", action=f"/login?next={quote(target)}"),
-    ):
-        form_token_field()
+    with public_frame("Sign in") as frame:
         frame.subtitle.say("For organisers. Researchers need no account.")
-        if request.query_params.get("welcome"):
-            tag("p", "note", "Your password is set. Sign in with it.", role="status")
-        Field(
-            "User",
-            name="user",
-            testid="login-user",
-            value=request.query_params.get("user", "admin")[:80],
-            autocomplete="username",
-            autocapitalize="none",
-            required=True,
-        )
-        Field(
-            "Password",
-            name="password",
-            kind="password",
-            testid="login-password",
-            autocomplete="current-password",
-            required=True,
-            autofocus=True,
-        )
-        tag("div", "error", _said(request), data_testid="login-error", role="alert")
-        tag("button", "button primary big", "Sign in", type="submit", data_testid="login-submit")
-        if get_house(request).oidc:
-            with tag("a", "button big", href=f"/oidc/login?for=admin&next={quote(target)}", data_testid="login-oidc"):
-                tag("span", "", get_house(request).settings.oidc.button)
+        with tag("form", "card pad", method="post", action=f"/login?next={quote(target)}"):
+            _draw_fields(request, target)
+        await follow(get_house(request), frame)
     return None
+
+
+def _draw_fields(request: Request, target: str) -> None:
+    house = get_house(request)
+    form_token_field()
+    if request.query_params.get("welcome"):
+        tag("p", "note", "Your password is set. Sign in with it.", role="status")
+    Field(
+        "User",
+        name="user",
+        testid="login-user",
+        value=request.query_params.get("user", "admin")[:80],
+        autocomplete="username",
+        autocapitalize="none",
+        required=True,
+    )
+    Field(
+        "Password",
+        name="password",
+        kind="password",
+        testid="login-password",
+        autocomplete="current-password",
+        required=True,
+        autofocus=True,
+    )
+    tag("div", "error", _said(request), data_testid="login-error", role="alert")
+    tag("button", "button primary big", "Sign in", type="submit", data_testid="login-submit")
+    if house.oidc:
+        with tag("a", "button big", href=f"/oidc/login?for=admin&next={quote(target)}", data_testid="login-oidc"):
+            tag("span", "", house.settings.oidc.button)
 
 
 @router.post("/login")

@@ -27,7 +27,7 @@ CONSOLE = (
     "/admin/pools/genomics",
     "/admin/events",
 )
-PUBLIC = ("/", "/join/genomics", "/seat")
+PUBLIC = ("/", "/join/genomics", "/join/nowhere", "/seat", "/login")
 MACHINES = 500
 
 
@@ -142,10 +142,10 @@ async def test_500_machines_are_all_there_and_are_found_by_words_and_filters(bro
 @pytest.fixture(scope="module")
 async def open_pages(browser: Browser, furnished: Place) -> AsyncIterator[list[Page]]:
     """Every page, each open in a tab of its own."""
-    person = await (await visit(browser, furnished.server)).sign_in()
+    person, guest = await (await visit(browser, furnished.server)).sign_in(), await visit(browser, furnished.server)
 
     async def open_tab(path: str) -> Page:
-        page = await person.context.new_page()
+        page = await (guest if path in PUBLIC else person).context.new_page()
         await page.goto(furnished.server.url + path)
         await page.wait_for_function("window.did_handshake")
         await expect(page.locator("[aria-busy=true]")).to_have_count(0)
@@ -153,6 +153,7 @@ async def open_pages(browser: Browser, furnished: Place) -> AsyncIterator[list[P
 
     yield await gather_all(*(open_tab(path) for path in (*CONSOLE, *PUBLIC)))
     await person.context.close()
+    await guest.context.close()
 
 
 async def test_while_the_database_is_away_every_page_says_so_and_becomes_true_by_itself(

@@ -71,6 +71,15 @@ async def test_each_script_of_a_page_carries_that_pages_own_nonce(furnished) -> 
     assert nonces[0] != nonces[1]
 
 
+async def test_what_cannot_be_shown_is_told_as_a_page_to_people_and_as_json_to_programs(furnished) -> None:
+    async with furnished.server.client() as client:
+        page = await client.get("/seat/open/spent", headers={"Accept": "text/html"})
+        data = await client.get("/seat/open/spent", headers={"Accept": "application/json"})
+    assert (page.status_code, data.status_code) == (401, 401)
+    assert "<h1>This does not open anything</h1>" in page.text
+    assert data.json()["error"]["message"] in page.text
+
+
 async def test_the_api_is_described_without_a_page_that_loads_from_elsewhere(furnished) -> None:
     async with furnished.server.client() as client:
         assert (await client.get("/api/openapi.json")).json()["info"]["title"] == "LabLink"

@@ -7,6 +7,8 @@ import pytest
 from backend.db.engine import Database
 from backend.errors import Conflict, IllegalMove, InvalidInput, NotFound
 from backend.services import runs
+from backend.services.enrolments import announce_boot, authenticate_agent, create_vm_enrolments
+from backend.services.heartbeats import record_heartbeats
 from backend.services.operations import (
     get_operation,
     request_cancel,
@@ -15,7 +17,7 @@ from backend.services.operations import (
 )
 from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
 from backend.services.runs import LeaseLost, Progress
-from backend.services.vms import get_vm, list_vms
+from backend.services.vms import get_vm, get_vm_by_id, list_vms
 from backend.states import (
     CLAIM_MOVES,
     COMMAND_MOVES,
@@ -25,7 +27,7 @@ from backend.states import (
     ProgressState,
     VmStatus,
 )
-from tests.services.worlds import ADMIN, make_machines, obey, status_of
+from tests.services.worlds import ADMIN, make_machines, obey, report, status_of
 
 DONE = Progress(ProgressState.DONE, None, 1.0)
 
@@ -120,6 +122,23 @@ async def test_what_was_made_before_a_cancel_is_known(db: Database) -> None:
     assert (await get_vm(db, "lab-003")).reason == "cancelled"
     with pytest.raises(Conflict):
         await request_cancel(db, operation.id, actor=ADMIN)
+
+
+async def test_a_machine_taken_away_again_is_failed_even_if_its_heartbeat_still_came_in(db: Database) -> None:
+    operation = await launch(db, 2)
+    run = await runs.begin_run(db, operation.id, owner="w")
+    assert run is not None
+    for vm_id, token in (await create_vm_enrolments(db, [vm.id for vm in run.vms], actor=ADMIN)).items():
+        hostname = (await get_vm_by_id(db, vm_id)).hostname
+        enrolled = await announce_boot(db, token, hostname=hostname, boot_id="boot-1", agent_version="1")
+        agent = await authenticate_agent(db, str(enrolled.agent_token))
+        await record_heartbeats(db, [report(db, vm_id, agent.enrolment_id)])
+    why = "Terraform was killed"
+    status = OperationStatus.FAILED
+    await runs.finish_run(db, operation.id, owner="w", status=status, reason=why, existing=(), removed={"lab-002"})
+    assert await status_of(db, "lab-001") == "available"
+    assert await status_of(db, "lab-002") == "failed"
+    assert (await get_vm(db, "lab-002")).reason == why
 
 
 async def test_a_queued_operation_is_cancelled_at_once(db: Database) -> None:
