@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -124,9 +124,12 @@ async def keep_times(db: Database) -> int:
         rows = (await session.execute(query)).all()
     ended = 0
     for claim, pool, hostname, beat in rows:
-        if pool.idle_limit_s is not None and _is_busy(beat, db.now()):
-            await touch_claim(db, claim.id)
-        elif _is_due(view_of_claim(claim, pool.name, hostname), view_of(pool), db.now()):
+        seen, now = view_of_claim(claim, pool.name, hostname), db.now()
+        if pool.idle_limit_s is not None and _is_busy(beat, now):
+            if seen.warned_at is not None or now - (seen.last_active_at or now) > timedelta(seconds=TOUCH_S):
+                await touch_claim(db, claim.id)
+            seen = replace(seen, last_active_at=now)
+        if _is_due(seen, view_of(pool), now):
             ended += await _keep_time(db, claim.id)
     return ended
 

@@ -20,6 +20,7 @@ class MachineSeat:
     def __init__(self, visit: Visit, frame: Frame, vm: VmView) -> None:
         self._visit, self._frame, self._vm = visit, frame, vm
         self._card = KeyOnce(_WORDS, verb="Make a new key", testid="vm-new-key", on_renew=self._ask, is_fresh=False)
+        self._card.set_visibility(False)
 
     def show(self, vm: VmView) -> None:
         """Shown while somebody sits there."""

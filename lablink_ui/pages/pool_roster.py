@@ -59,6 +59,9 @@ class RosterPart:
         """Shows the roster while it counts. Who may only look gets none: links are keys."""
         is_shown = is_shown and self._visit.admin.role is not Role.VIEWER
         self._part.set_visibility(is_shown)
+        if not is_shown and changes is None:
+            # Nobody sees it, but what asks whether the page still waits for something does.
+            self._table.reset([])
         if is_shown and (changes is None or changes.pools or changes.touches("roster_entries", self._pool.id)):
             self._reader.ask()
 

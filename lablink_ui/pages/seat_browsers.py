@@ -44,6 +44,7 @@ class BrowsersCard:
                 classes="small start",
                 testid="seat-sign-out-others",
             )
+        self._card.set_visibility(False)
         self._reader = Reader(self._read)
 
     def show(self, now: SeatNow) -> None:

@@ -20,6 +20,7 @@ class KeyCard:
         self._card = KeyOnce(
             _WORDS, verb="Make a new key", testid="seat-new-key", on_renew=lambda: attempt(self._renew), is_fresh=True
         )
+        self._card.set_visibility(False)
 
     def show(self, now: SeatNow) -> None:
         """A seat that has ended has no key."""

@@ -24,6 +24,7 @@ class MoveCard:
             with tag("div", "row"):
                 tag("p", "sub said", "You can move to another one, if one is free.")
                 button("Move to another machine", self._ask, classes="small", testid="seat-move")
+        self._card.set_visibility(False)
 
     def show(self, now: SeatNow) -> None:
         """Only who has a machine can leave it for another."""

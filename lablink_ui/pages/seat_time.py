@@ -33,6 +33,7 @@ class TimeCard:
             self._warning = text("p", "", "note warn", role="alert", data_testid="seat-warning")
             with button("", lambda: attempt(self._stay), testid="seat-extend", classes="start") as self._button:
                 self._verb = text("span")
+        self._card.set_visibility(False)
 
     def show(self, now: SeatNow) -> None:
         """Shows the time left now."""

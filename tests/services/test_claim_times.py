@@ -144,6 +144,16 @@ async def test_typing_does_not_put_off_the_end_of_a_seats_time(db: Database, clo
     assert (await get_claim(db, mine.id)).reason == "its time is over"
 
 
+async def test_a_machine_at_work_does_not_put_off_the_end_of_a_seats_time(db: Database, clock) -> None:
+    mine, machine = await seated(db, claim_duration_s=3_600, idle_limit_s=1_800)
+    for _ in range(45):
+        clock.advance(100)
+        await record_heartbeats(db, [report(db, machine.vm_id, machine.enrolment_id, cpu_pct=90.0)])
+        if await keep_times(db):
+            break
+    assert (await get_claim(db, mine.id)).reason == "its time is over"
+
+
 async def test_a_rule_that_came_later_begins_when_it_came_and_one_taken_back_ends_no_seat(db: Database, clock) -> None:
     mine, _ = await seated(db)
     clock.advance(86_400)
