@@ -61,7 +61,7 @@ async def _ask_for_proof(house: House, title: str, words: str, *, sign_in: str =
             draw_sign_in(sign_in)
         else:
             link_button("Enter another code", "/", classes="big")
-        await follow(house, frame, start=lambda _: None, on_changes=lambda *_: None)
+        await follow(house, frame)
 
 
 async def _say_no(house: House, pool: str, found: PoolView | None) -> None:

@@ -41,7 +41,7 @@ async def screen(request: Request, name: str) -> Response | None:
         with public_frame("No such pool") as frame:
             frame.subtitle.say(exc.message)
             link_button("All pools", "/admin/pools", classes="primary")
-            await visit.follow(frame, start=lambda _: None, on_changes=lambda *_: None)
+            await visit.follow(frame)
         return None
     with public_frame(f"Workshop {name}", wide=True) as frame:
         hall = _Hall(visit, pool)
