@@ -103,9 +103,19 @@ async def shared_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
     await server.close()
 
 
+@pytest.fixture
+async def browser(chromium: Browser) -> AsyncIterator[Browser]:
+    """The browser, whose contexts end with the test: a page left open goes on drawing, and reconnecting, for ever."""
+    before = list(chromium.contexts)
+    yield chromium
+    for context in chromium.contexts:
+        if context not in before:
+            await context.close()
+
+
 @pytest.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """One Chromium; each test opens contexts of its own."""
+async def chromium() -> AsyncIterator[Browser]:
+    """One Chromium for all."""
     async with async_playwright() as playwright:
         launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
         yield launched

@@ -46,9 +46,9 @@ async def furnished(template_url: str, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-async def admin(browser: Browser, furnished: Place) -> AsyncIterator[Visitor]:
+async def admin(chromium: Browser, furnished: Place) -> AsyncIterator[Visitor]:
     """An admin at the furnished server; pages are opened one after the other in one tab."""
-    person = await visit(browser, furnished.server, reduced_motion="reduce")
+    person = await visit(chromium, furnished.server, reduced_motion="reduce")
     yield await person.sign_in()
     await person.context.close()
 
