@@ -27,7 +27,7 @@ async def empty_url(template_url: str) -> AsyncIterator[str]:
     """A database without anything in it."""
     admin = template_url.replace("/template_lablink?", "/postgres?", 1)
     async with await psycopg.AsyncConnection.connect(admin, autocommit=True) as connection:
-        await connection.execute("DROP DATABASE IF EXISTS empty")
+        await connection.execute("DROP DATABASE IF EXISTS empty WITH (FORCE)")
         await connection.execute("CREATE DATABASE empty TEMPLATE template0")
     yield template_url.replace("/template_lablink?", "/empty?", 1)
 
