@@ -32,9 +32,9 @@ MACHINES = 500
 
 
 @pytest.fixture(scope="module")
-async def newcomer(browser: Browser, bare: Place) -> AsyncIterator[Visitor]:
+async def newcomer(chromium: Browser, bare: Place) -> AsyncIterator[Visitor]:
     """An admin at the server where nothing happened yet."""
-    person = await visit(browser, bare.server, reduced_motion="reduce")
+    person = await visit(chromium, bare.server, reduced_motion="reduce")
     yield await person.sign_in()
     await person.context.close()
 
@@ -140,9 +140,9 @@ async def test_500_machines_are_all_there_and_are_found_by_words_and_filters(bro
 
 
 @pytest.fixture(scope="module")
-async def open_pages(browser: Browser, furnished: Place) -> AsyncIterator[list[Page]]:
+async def open_pages(chromium: Browser, furnished: Place) -> AsyncIterator[list[Page]]:
     """Every page, each open in a tab of its own."""
-    person, guest = await (await visit(browser, furnished.server)).sign_in(), await visit(browser, furnished.server)
+    person, guest = await (await visit(chromium, furnished.server)).sign_in(), await visit(chromium, furnished.server)
 
     async def open_tab(path: str) -> Page:
         page = await (guest if path in PUBLIC else person).context.new_page()

@@ -35,7 +35,7 @@ def chosen(states: Sequence[State]) -> list[State]:
 
 
 @pytest.fixture(scope="module")
-async def people(browser: Browser) -> AsyncIterator[dict[str, Visitor]]:
+async def people(chromium: Browser) -> AsyncIterator[dict[str, Visitor]]:
     """One browser for everybody who looks at a state."""
     found: dict[str, Visitor] = {}
     yield found
@@ -45,22 +45,22 @@ async def people(browser: Browser) -> AsyncIterator[dict[str, Visitor]]:
 
 @pytest.mark.parametrize("state", chosen(FURNISHED), ids=lambda state: state.name)
 async def test_a_page_is_accessible_and_quiet_in_light_and_dark_on_wide_and_phone(
-    browser: Browser, furnished, people: dict[str, Visitor], state: State
+    chromium: Browser, furnished, people: dict[str, Visitor], state: State
 ) -> None:
-    await look_at(browser, furnished, people, state)
+    await look_at(chromium, furnished, people, state)
 
 
 @pytest.mark.parametrize("state", chosen(BARE), ids=lambda state: state.name)
 async def test_an_empty_page_is_accessible_and_quiet_too(
-    browser: Browser, bare, people: dict[str, Visitor], state: State
+    chromium: Browser, bare, people: dict[str, Visitor], state: State
 ) -> None:
-    await look_at(browser, bare, people, state)
+    await look_at(chromium, bare, people, state)
 
 
-async def look_at(browser: Browser, place, people: dict[str, Visitor], state: State) -> None:
+async def look_at(chromium: Browser, place, people: dict[str, Visitor], state: State) -> None:
     whose = f"{place.server.port} {state.is_admin} {state.seat}"
     if whose not in people:
-        people[whose] = await visit(browser, place.server, viewport=SIZES["wide"], reduced_motion="reduce")
+        people[whose] = await visit(chromium, place.server, viewport=SIZES["wide"], reduced_motion="reduce")
         await become(people[whose], state, place.world)
     person = people[whose]
     asked = listen(person.page)
