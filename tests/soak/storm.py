@@ -149,7 +149,7 @@ def check_answers(person: Person) -> None:
     assert len(person.hostnames) <= 1, story
     if person.door == "API":
         assert codes[0] in {SEATED, IN_LINE}, story
-        # Who learns that a seat exists learns something about a person: after a few such answers the address is told later.
+        # Who learns that a seat exists learns something about a person: soon the address is told to come later.
         assert set(codes[1:]) <= {REFUSED, THROTTLED}, story
     else:
         assert codes.count(SEATED) <= 1, story
