@@ -10,13 +10,14 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import AfterValidator
 
 from backend.api.agents import BIGGEST_ID
+from backend.api.answers import refusals
 from backend.api.auth import Admin, TheHouse
 from backend.api.messages import storable
 from backend.house import House
 from backend.services.events import EventFilter, iterate_events
 from backend.services.exports import ExportFormat, event_values, export_events
 
-router = APIRouter(prefix="/api/admin", tags=["admin"])
+router = APIRouter(prefix="/api/admin", tags=["admin"], responses=refusals(400, 401, 403, 404, 409, 413, 422, 429))
 MAX_LISTED = 10_000
 _TYPES = {ExportFormat.CSV: "text/csv; charset=utf-8", ExportFormat.JSONL: "application/x-ndjson"}
 Words = Annotated[str | None, Query(max_length=200), AfterValidator(lambda value: value and storable(value))]

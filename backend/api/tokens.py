@@ -7,11 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 
 from backend.api.agents import BIGGEST_ID
+from backend.api.answers import refusals
 from backend.api.auth import Address, Admin, TheHouse
 from backend.api.messages import TokenMessage
 from backend.services.api_tokens import ApiTokenView, create_api_token, list_api_tokens, revoke_api_token
 
-router = APIRouter(prefix="/api/admin/tokens", tags=["admin"])
+router = APIRouter(
+    prefix="/api/admin/tokens", tags=["admin"], responses=refusals(400, 401, 403, 404, 409, 413, 422, 429)
+)
 
 
 @router.get("")

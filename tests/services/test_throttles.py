@@ -8,9 +8,12 @@ import collections
 import pytest
 
 from backend.errors import Throttled, Unauthenticated
+from backend.keys import KeyRing, new_key
 from backend.services.events import list_events
 from backend.services.sign_in import authenticate_api_token, ensure_api_token, ensure_first_admin, sign_in
 from backend.services.throttles import Throttle, counting_failures, keys_of
+
+KEYS = KeyRing([new_key()])
 
 PASSWORD, TOKEN = "the password of the admin", "a-token-of-more-than-24-characters"
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.9"
@@ -30,7 +33,7 @@ async def admin(db) -> None:
 async def attempt(db, throttle, password: str, *, name: str = "admin", address: str | None = HOME) -> str:
     """Tries to sign in; what came of it in a word."""
     try:
-        await sign_in(db, name, password, throttle=throttle, session_hours=1, address=address)
+        await sign_in(db, name, password, keys=KEYS, throttle=throttle, session_hours=1, address=address)
     except Throttled as exc:
         assert exc.retry_after_s is not None
         assert 0 < exc.retry_after_s <= throttle.window_s + 1
@@ -45,7 +48,7 @@ async def test_guessing_a_password_is_stopped_even_for_the_right_one_until_the_t
 ) -> None:
     assert [await attempt(db, throttle, f"guess {n}") for n in range(5)] == ["wrong"] * 3 + ["throttled"] * 2
     with pytest.raises(Throttled) as refused:
-        await sign_in(db, "admin", PASSWORD, throttle=throttle, session_hours=1, address=HOME)
+        await sign_in(db, "admin", PASSWORD, keys=KEYS, throttle=throttle, session_hours=1, address=HOME)
     assert refused.value.retry_after_s is not None
     clock.advance(refused.value.retry_after_s)
     assert await attempt(db, throttle, PASSWORD) == "in"

@@ -26,6 +26,7 @@ OWN = {change_password, check_own_password, begin_second_step, confirm_second_st
 OURS = {create_vm_enrolments, ensure_pool}
 OURS_BY_NAME = {
     "record_command_result",
+    "record_command_progress",
     "record_exit",
     "request_terminal",
     "end_terminal",

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from backend.keys import KeyRing, new_key
 from backend.services.actor import Actor
 from backend.services.sign_in import Throttle, sign_in
 from backend.services.terminal_watches import agree_to_watch, end_watch, request_watch
@@ -14,6 +15,8 @@ from tests.harness.pools import database_of, make_pool
 from tests.harness.seats import Seat, connect_to
 from tests.harness.server import PASSWORD
 from tests.harness.waiting import until
+
+KEYS = KeyRing([new_key()])
 
 OWNER, ADMIN = Actor.researcher("ada@lab.org"), Actor.admin("admin")
 
@@ -104,7 +107,7 @@ async def test_an_admin_sees_nothing_before_the_owner_agrees_and_types_only_if_t
     screen = await seat.connect(number)
     await screen.shows("$ ")
     async with database_of(lab) as db:
-        secret = await sign_in(db, "admin", PASSWORD, throttle=Throttle(), session_hours=1)
+        secret = await sign_in(db, "admin", PASSWORD, keys=KEYS, throttle=Throttle(), session_hours=1)
         path, admin = f"/api/admin/terminals/{number}", {"Origin": lab.url, "Cookie": f"lablink-session={secret}"}
         claim_id = (await seat.client.get("/api/seat/terminals")).json()["terminals"][0]["claim_id"]
         assert await refused(lab, path, **admin) == 403
@@ -164,7 +167,7 @@ async def test_a_watcher_who_takes_nothing_is_dropped_and_never_slows_the_owner(
 async def watch(lab, seat: Seat, number: int, *, takes: bool = True):
     """An admin who watches with the owner's consent."""
     async with database_of(lab) as db:
-        secret = await sign_in(db, "admin", PASSWORD, throttle=Throttle(), session_hours=1)
+        secret = await sign_in(db, "admin", PASSWORD, keys=KEYS, throttle=Throttle(), session_hours=1)
         claim_id = (await seat.client.get("/api/seat/terminals")).json()["terminals"][0]["claim_id"]
         asked = await request_watch(db, claim_id, "admin", may_type=False, actor=ADMIN)
         owner_hash = hash_token(seat.cookie.partition("=")[2])
