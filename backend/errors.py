@@ -81,13 +81,6 @@ class Gone(LabLinkError):
     status = 410
 
 
-class TooLarge(LabLinkError):
-    """The body is larger than the server reads."""
-
-    code = "too_large"
-    status = 413
-
-
 class Throttled(LabLinkError):
     """Too many failures for this key; tells when to return."""
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from backend.db.borrowed import alone_in
 from backend.db.embedded import EmbeddedPostgres
@@ -36,21 +36,6 @@ from backend.tasks.sweeps import Sweeps
 from backend.tasks.worker import make_providers, make_worker, work_on_jobs
 
 FIRST_POOL = "default"
-POOL_FIELDS = (
-    "provider",
-    "max",
-    "available_min",
-    "price_per_hour",
-    "boot_deadline_s",
-    "unreachable_grace_s",
-    "startup_script",
-    "repository",
-    "terminal",
-    "crd",
-    "url_template",
-    "claim_duration_s",
-    "idle_limit_s",
-)
 READY_S = 20
 
 logger = logging.getLogger(__name__)
@@ -82,7 +67,7 @@ class House:
     def pool_defaults(self) -> PoolSpec:
         """What a new pool starts from."""
         first = self.settings.pool.default
-        figures = {name: getattr(first, name) for name in POOL_FIELDS}
+        figures = {each.name: getattr(first, each.name) for each in fields(first)}
         return PoolSpec(providers=tuple(self.providers), is_loopback=self.settings.is_loopback, **figures)
 
     def reload_keys(self) -> None:

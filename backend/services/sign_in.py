@@ -20,11 +20,11 @@ from backend.services.passwords import hash_password, is_right_password
 from backend.services.second_step import WRONG_CODE, guess_key, use_code
 from backend.services.throttles import Key, Throttle, check, counting_failures, keys_of, record_failure
 from backend.services.tokens import hash_token, new_token
+from backend.settings import MIN_API_TOKEN
 from backend.states import Role
 
 FIRST_ADMIN = "admin"
 ENVIRONMENT_TOKEN = "environment"  # noqa: S105 - the name of a token, not one
-MIN_API_TOKEN = 24
 # How long the second step may take, and how true "last seen" and "last used" are.
 TICKET_S, SEEN_S = 300, 60
 _PURPOSE = "second step"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
@@ -22,7 +22,6 @@ from backend.states import ClaimStatus, CommandKind, CommandStatus
 MOST_A_SEAT = 8
 OPEN_DEADLINE_S = 60
 ISOLATIONS = ("container", "user", "none")
-USE_NOTED_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +141,6 @@ async def record_exit(db: Database, vm_id: int, terminal_id: int, status: int, *
         which = (Terminal.id == terminal_id) & (Terminal.vm_id == vm_id)
         await end_terminals(session, which, actor=actor, at=db.now(), reason=reason)
     return reason
-
-
-async def record_use(db: Database, claim_id: int) -> None:
-    """Somebody types: the seat is in use. Written at most once a minute."""
-    before = db.now() - timedelta(seconds=USE_NOTED_S)
-    is_old = Claim.last_active_at.is_(None) | (Claim.last_active_at < before)
-    async with db.transaction() as session:
-        await session.execute(update(Claim).where(Claim.id == claim_id, is_old).values(last_active_at=db.now()))
 
 
 async def list_standing(db: Database, terminal_ids: Collection[int]) -> dict[int, Standing]:

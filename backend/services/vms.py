@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
@@ -85,14 +85,6 @@ async def record_boot_failure(db: Database, vm_id: int, reason: str) -> None:
             message = f"{vm.hostname} {reason}"
             actor = Actor.rule("reboot")
             record_event(session, "vm.boot_failed", message, actor=actor, at=db.now(), pool_id=vm.pool_id, vm_id=vm.id)
-
-
-async def count_vms(db: Database) -> dict[VmStatus, int]:
-    """How many VMs stand at each status; destroyed ones are left out."""
-    query = select(Vm.status, func.count()).where(Vm.status.not_in(GONE_VM)).group_by(Vm.status)
-    async with db.transaction() as session:
-        found = {VmStatus(status): count for status, count in (await session.execute(query))}
-    return {status: found.get(status, 0) for status in VmStatus if status not in GONE_VM}
 
 
 async def request_reboot(db: Database, hostnames: Collection[str], *, actor: Actor) -> list[str]:
