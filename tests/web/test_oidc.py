@@ -93,7 +93,7 @@ async def test_groups_make_the_role_at_every_sign_in(web_server, provider) -> No
         assert await who_am_i(client) == 401
     async with database_of(web_server) as db:
         kinds = [event.kind for event in await list_events(db, words="ada@lab.org")]
-    assert kinds[::-1] == ["user.created", "user.signed_in", "user.role_changed", "user.signed_in",
+    assert kinds[::-1] == ["user.created", "user.signed_in", "user.role", "user.signed_in",
                            "user.sign_in_failed"]  # fmt: skip
 
 
