@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 
@@ -38,6 +39,9 @@ async def test_one_click_leads_from_the_link_to_a_prompt_with_the_machines_name_
     assert time.monotonic() - began < 2
     hostname = await person.page.get_by_test_id("seat-hostname").inner_text()
     await shows(person.page, f"@{hostname}:~$")
+    # Machines of this computer are told to be just that, once their agent has said how it keeps sessions apart.
+    shared = "a user of its own there" if os.geteuid() == 0 else "does not isolate"
+    await expect(person.page.get_by_test_id("terminal-notice")).to_contain_text(shared)
     await give_back(lab)
     await expect(person.page.get_by_test_id("seat-connect")).to_be_hidden()
     await expect(person.page.get_by_test_id("seat-terminal")).to_be_hidden()
