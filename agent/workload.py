@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 
 from agent.config import Config
+from agent.program import Program
 
-LOOK_S, END_GRACE_S, LAST_LINES_S = 0.05, 1.0, 1.0
+LOOK_S, LAST_LINES_S = 0.05, 1.0
 
 Emit = Callable[[str, str], None]
 
@@ -55,43 +53,17 @@ def _clone(config: Config, repository: str, emit: Emit, stopping: threading.Even
 
 
 def _run(what: str, argv: list[str], config: Config, emit: Callable[[str], None], stopping: threading.Event) -> None:
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     try:
-        process = subprocess.Popen(
-            argv,
-            cwd=config.home,
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        program = Program(argv, directory=config.home, environment=environment, emit=emit)
     except OSError as exc:
         raise PreparationFailed(f"the {what} could not be started: {exc.strerror}") from exc
-    # Read by a thread of its own: what the script leaves running may hold its output open for ever.
-    reader = threading.Thread(target=_read, args=(process, emit), daemon=True)
-    reader.start()
     end = time.monotonic() + config.startup_deadline_s
-    while process.poll() is None:
+    while program.status is None:
         if stopping.wait(LOOK_S) or time.monotonic() > end:
-            _end(process)
+            program.end()
             why = "was broken off" if stopping.is_set() else f"did not end within {config.startup_deadline_s:.0f} s"
             raise PreparationFailed(f"the {what} {why}")
-    reader.join(LAST_LINES_S)
-    if process.returncode != 0:
-        raise PreparationFailed(f"the {what} ended with exit status {process.returncode}")
-
-
-def _read(process: subprocess.Popen[str], emit: Callable[[str], None]) -> None:
-    for line in process.stdout or ():
-        emit(line.rstrip("\n"))
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Ends the process and what it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_GRACE_S)
+    program.read_on(within_s=LAST_LINES_S)
+    if program.status != 0:
+        raise PreparationFailed(f"the {what} ended with exit status {program.status}")

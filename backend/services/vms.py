@@ -252,6 +252,7 @@ def _view_of(vm: Vm, pool: Pool, beat: LatestHeartbeat | None) -> VmView:
         email=vm.email,
         boot_id=vm.boot_id,
         agent_version=vm.agent_version,
+        isolation=vm.facts.get("isolation"),
         gpus=tuple(gpus),
         cpu_pct=beat.cpu_pct if beat else None,
         memory_pct=beat.memory_pct if beat else None,
