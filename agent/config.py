@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _CRD_START_HOST = Path("/opt/google/chrome-remote-desktop/start-host")
+CONTAINER = "lablink-workload"
 _KERNEL_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SERVER = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
@@ -34,6 +35,8 @@ class Config:
     reboot_command: str | None
     startup_deadline_s: float = 1_800.0
     crd_start_host: Path = _CRD_START_HOST
+    image: str | None = None
+    asks_server: bool = False
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -58,11 +61,13 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
         home=Path(given.home).expanduser().absolute(),
         boot_id=environment.get("LABLINK_BOOT_ID") or _boot_id(),
         enrolment_token=token,
-        container=given.container,
+        container=given.container or (CONTAINER if given.image else None),
         startup_script=Path(given.startup_script) if given.startup_script else None,
         repository=given.repository,
         reboot_command=environment.get("LABLINK_REBOOT_COMMAND") or None,
         crd_start_host=Path(environment.get("LABLINK_CRD_START_HOST") or _CRD_START_HOST),
+        image=given.image or None,
+        asks_server=given.prepare_as_server_says,
     )
 
 
@@ -90,12 +95,22 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--enrolment-token-file", help="file that holds the enrolment token, for the first start")
     parser.add_argument("--container", default=get("LABLINK_CONTAINER"), help="a Docker container that must be running")
     parser.add_argument(
+        "--image",
+        default=get("LABLINK_IMAGE"),
+        help=f"the image of that container, which is then pulled and run (LABLINK_IMAGE; default name: {CONTAINER})",
+    )
+    parser.add_argument(
         "--startup-script",
         default=get("LABLINK_STARTUP_SCRIPT_FILE"),
         help="a script to run before the machine is ready",
     )
     parser.add_argument(
         "--repository", default=get("LABLINK_REPOSITORY"), help="a git repository to clone before the machine is ready"
+    )
+    parser.add_argument(
+        "--prepare-as-server-says",
+        action="store_true",
+        help="clone and run what the pool's page says, as this process's user, instead of the two above",
     )
     return parser
 

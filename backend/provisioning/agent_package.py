@@ -19,6 +19,7 @@ from pathlib import Path
 
 from backend.resources import requirements_dir
 
+REQUIREMENTS_NAME = "requirements.txt"
 # The earliest that a zip file can hold.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 _FILE_MODE = 0o644 << 16

@@ -144,12 +144,13 @@ async def fail_overdue_vms(db: Database) -> int:
         for vm, pool in await session.execute(booting):
             if db.now() - vm.status_changed_at > timedelta(seconds=pool.boot_deadline_s):
                 heard = "its agent never reported" if vm.first_heartbeat_at is None else "its agent never became ready"
+                known = f" ({'; '.join(vm.health_reasons)})" if vm.health_reasons else ""
                 _fail(
                     session,
                     db,
                     vm,
                     "boot_deadline",
-                    f"not ready {pool.boot_deadline_s} s after it began to boot: {heard}",
+                    f"not ready {pool.boot_deadline_s} s after it began to boot: {heard}{known}",
                 )
                 failed += 1
         silent = query.where(Vm.status == VmStatus.AVAILABLE, Vm.unreachable_since.is_not(None))
