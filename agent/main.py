@@ -21,6 +21,7 @@ from agent.crd import END_SESSION, START_CRD, Crd
 from agent.crd_host import CrdError
 from agent.errands import Errands
 from agent.health import Examiner
+from agent.join import main as join
 from agent.logs import BufferHandler, LogBuffer, ship
 from agent.preparation import ask_what_to_prepare, tell_step
 from agent.store import Store
@@ -38,7 +39,9 @@ logger = logging.getLogger("lablink.agent")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the agent until it is told to stop. Returns the process's exit status."""
+    """Runs the agent until it is told to stop, or joins this machine. Returns the process's exit status."""
+    if argv[:1] == ["join"]:
+        return join(argv[1:])
     config = parse(argv)
     # The workload and every other process of ours must not see what only the agent may know.
     os.environ.pop("LABLINK_ENROLMENT_TOKEN", None)
@@ -296,6 +299,8 @@ class Agent:
             if not (is_new and kind in {STOP, REBOOT}):
                 raise
         if kind == STOP:
+            # It is worth nothing now, and without it a later boot of the machine does not begin to ask.
+            self._store.forget_token()
             self.stop()
         elif kind == REBOOT and is_new:
             if self._config.reboot_command:

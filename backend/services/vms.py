@@ -16,7 +16,7 @@ from backend.models import LatestHeartbeat, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.commands import add_command, cancel_open_commands
 from backend.services.moves import move_vm, record_event
-from backend.services.sessions import renew_end_session
+from backend.services.sessions import DRAINED_BY, renew_end_session
 from backend.services.views import VmView
 from backend.states import GONE_VM, CommandKind, Health, Origin, VmStatus
 
@@ -262,4 +262,5 @@ def _view_of(vm: Vm, pool: Pool, beat: LatestHeartbeat | None) -> VmView:
         status_changed_at=vm.status_changed_at,
         price_per_hour=float(vm.price_per_hour),
         actions=allowed_actions(status, unreachable=vm.unreachable_since is not None),
+        is_draining=DRAINED_BY in vm.facts,
     )
