@@ -76,6 +76,7 @@ class VmView:
     status_changed_at: datetime
     price_per_hour: float
     actions: tuple[str, ...]
+    is_draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
