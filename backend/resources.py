@@ -17,5 +17,10 @@ def assets_dir() -> Path:
     return _find("_assets", "assets")
 
 
+def requirements_dir() -> Path:
+    """The locks of what is installed beside us."""
+    return _find("_requirements", "requirements")
+
+
 def _find(packed: str, plain: str) -> Path:
     return _HERE / packed if (_HERE / packed).is_dir() else _HERE.parent / plain
