@@ -25,6 +25,7 @@ from backend.live.terminals import Terminals
 from backend.oidc import Provider as OidcProvider
 from backend.provisioning.providers import Provider
 from backend.services.actor import Actor
+from backend.services.aws_spec import AwsSpec
 from backend.services.local_terminals import check_host
 from backend.services.pools import PoolSpec, ensure_pool, list_pools
 from backend.services.sign_in import ensure_api_token, ensure_first_admin
@@ -68,6 +69,7 @@ class House:
         """What a new pool starts from."""
         first = self.settings.pool.default
         figures = {each.name: getattr(first, each.name) for each in fields(first)}
+        figures["aws"] = AwsSpec.of(vars(first.aws))
         return PoolSpec(providers=tuple(self.providers), is_loopback=self.settings.is_loopback, **figures)
 
     def reload_keys(self) -> None:
