@@ -16,9 +16,10 @@ from python_terraform import IsFlagged, Terraform
 from backend.errors import LabLinkError
 from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
 from backend.provisioning.process import end_leftover, run
+from backend.provisioning.providers import Backend
 
 PLAN, TFVARS, STATE = "plan.out", "lablink.auto.tfvars.json", "terraform.tfstate"
-NO_STATE = "no.tfstate"
+NO_STATE, BACKEND = "no.tfstate", "backend.tf.json"
 KEPT_STATES = 5
 # What Terraform and its children may see of our environment: never TF_* of the caller, never our own secrets.
 _PASSED = (
@@ -55,6 +56,7 @@ class TerraformRunner:
     binary: Path
     module: Path
     directory: Path
+    backend: Backend | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     redact: Sequence[str] = ()
     on_line: Callable[[OutputLine], None] = lambda _: None
@@ -75,17 +77,18 @@ class TerraformRunner:
             *self.module.glob(".terraform.lock.hcl"),
         ):
             shutil.copyfile(source, self.directory / source.name)
+        self._write_backend()
         await self._run("init", no_color=IsFlagged, input=False)
 
-    async def plan(self, tfvars: Mapping[str, Any], *, parallelism: int) -> dict[str, Any]:
-        """Plans for these variables; returns the plan as JSON.
+    async def plan(self, tfvars: Mapping[str, Any], *, parallelism: int, refresh: bool = True) -> dict[str, Any]:
+        """Plans for these variables; returns the plan as JSON. Without ``refresh`` the state is taken at its word.
 
         Raises:
             TerraformFailed, TerraformCancelled
         """
         write_private(self.directory / TFVARS, json.dumps(tfvars, indent=1))
-        await self._run("plan", json=IsFlagged, input=False, out=PLAN, parallelism=parallelism)
-        return await self._read_json("show", PLAN)
+        await self._run("plan", json=IsFlagged, input=False, out=PLAN, parallelism=parallelism, refresh=refresh)
+        return await self._read_json("show", PLAN, json=IsFlagged)
 
     async def apply(self, *, parallelism: int) -> None:
         """Applies exactly the last plan. The state is kept whatever happens.
@@ -105,7 +108,7 @@ class TerraformRunner:
         Raises:
             TerraformFailed: the state cannot be read.
         """
-        return {name: not resource.get("tainted", False) for name, resource in (await self._read_vms()).items()}
+        return {name: status != "tainted" for name, (_, status) in (await self._read_vms()).items()}
 
     async def count_as_whole(self, hostname: str) -> None:
         """Takes the taint from a half-made VM that has proved to be whole.
@@ -113,16 +116,21 @@ class TerraformRunner:
         Raises:
             TerraformFailed, TerraformCancelled
         """
-        await self._run("untaint", (await self._read_vms())[hostname]["address"])
+        kind, _ = (await self._read_vms())[hostname]
+        await self._run("untaint", f'{kind}.{VM_RESOURCE}["{hostname}"]')
 
-    async def _read_vms(self) -> dict[str, dict[str, Any]]:
-        """The VM resources of the state, by hostname."""
-        shown = await self._read_json("show")
-        resources = shown.get("values", {}).get("root_module", {}).get("resources", [])
+    async def _read_vms(self) -> dict[str, tuple[str, str | None]]:
+        """The kind and status of each VM resource of the state, by hostname.
+
+        Off the state as it is written: `terraform show -json` would start the provider, for seconds, just to read it.
+        """
+        state = await self._read_json("state pull")
         return {
-            str(resource["index"]): resource
-            for resource in resources
-            if resource["name"] == VM_RESOURCE and resource["mode"] == "managed" and "index" in resource
+            str(instance["index_key"]): (str(resource["type"]), instance.get("status"))
+            for resource in state.get("resources", [])
+            if resource["name"] == VM_RESOURCE and resource["mode"] == "managed"
+            for instance in resource["instances"]
+            if "index_key" in instance
         }
 
     async def _run(self, command: str, *arguments: str, **options: Any) -> None:
@@ -151,14 +159,14 @@ class TerraformRunner:
             said = errors[0] if errors else f"it ended with status {code} and gave no reason"
             raise TerraformFailed(f"terraform {command}: {said}")
 
-    async def _read_json(self, command: str, *arguments: str) -> dict[str, Any]:
+    async def _read_json(self, command: str, *arguments: str, **options: Any) -> dict[str, Any]:
         lines: list[str] = []
-        argv = self._argv(command, *arguments, json=IsFlagged)
+        argv = self._argv(command, *arguments, **options)
         code = await run(argv, directory=self.directory, environment=self._environment(), on_line=lines.append)
         if code != 0:
             raise TerraformFailed(f"terraform {command}: {' '.join(lines)[:500]}")
         try:
-            loaded = await asyncio.to_thread(json.loads, "\n".join(lines))
+            loaded = await asyncio.to_thread(json.loads, "\n".join(lines) or "{}")
         except ValueError as exc:
             raise TerraformFailed(f"terraform {command}: an answer that is not JSON") from exc
         return loaded if isinstance(loaded, dict) else {}
@@ -172,6 +180,13 @@ class TerraformRunner:
     def _environment(self) -> dict[str, str]:
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         return {**passed, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1", **self.environment}
+
+    def _write_backend(self) -> None:
+        if self.backend is None:
+            (self.directory / BACKEND).unlink(missing_ok=True)
+            return
+        blocks = {self.backend.kind: dict(self.backend.arguments)}
+        write_private(self.directory / BACKEND, json.dumps({"terraform": {"backend": blocks}}, indent=1))
 
     def _keep_state(self) -> None:
         """Keeps the last few states aside: cheap, and the only way back from a state that was damaged."""
