@@ -68,7 +68,7 @@ async def lines(person: Visitor) -> list[str]:
     await person.page.get_by_test_id("enrolment-submit").click()
     shown = person.page.get_by_test_id("enrolment-lines")
     await expect(shown).not_to_be_empty()
-    return (await shown.inner_text()).splitlines()
+    return (await shown.inner_text()).split("\n\n")
 
 
 def run_as_guest(machine: Machine, line: str):
