@@ -20,7 +20,7 @@ from backend.provisioning.providers.aws import AwsProvider
 from backend.provisioning.runner import TerraformRunner
 from backend.services.aws_spec import AwsSpec
 from backend.settings import load_settings
-from tests.aws.generated_state import generate_state
+from tests.aws.generated_state import AMI, generate_state
 from tests.harness.local_aws import AMI_PARAMETER, CREDENTIALS, REGION, LocalAws
 from tests.harness.plan_policy import list_offences
 
@@ -104,13 +104,16 @@ def touched(plan: dict[str, Any]) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 async def plan(tmp_path_factory: pytest.TempPathFactory, aws: LocalAws) -> dict[str, Any]:
-    """One plan for three machines of the module as it is, and for one of every loosened copy of it."""
+    """One plan: three machines of the module as it is, one elsewhere, and one of every loosened copy of it."""
     directory = tmp_path_factory.mktemp("loosened")
+    (subnet, *_) = (await aws.ask("ec2", "describe_subnets"))["Subnets"]
+    elsewhere = {"vpc_id": subnet["VpcId"], "subnet_ids": (subnet["SubnetId"],), "ami": AMI, "spot": True}
     with pytest.MonkeyPatch.context() as patch:
         provider = make_provider(directory, aws, patch)
-        pool = types.SimpleNamespace(**{**vars(POOL), "aws": replace(POOL.aws, ssh_cidrs=("192.0.2.0/24",))})
         calls = {}
-        for name, loosened in {"as_it_is": None, **LOOSENED}.items():
+        for name, loosened in {"as_it_is": None, "elsewhere": None, **LOOSENED}.items():
+            spec = replace(POOL.aws, ssh_cidrs=("192.0.2.0/24",), **(elsewhere if name == "elsewhere" else {}))
+            pool = types.SimpleNamespace(**{**vars(POOL), "aws": spec})
             copy_module(provider.module, directory / name, loosened)
             vms = [ProviderVm(f"{name.replace('_', '-')}-{number:03d}", "a-token") for number in (1, 2, 3)]
             inputs = provider.write_inputs(directory, pool, vms if name == "as_it_is" else vms[:1])
@@ -119,7 +122,7 @@ async def plan(tmp_path_factory: pytest.TempPathFactory, aws: LocalAws) -> dict[
         root = {"provider": {"aws": {"region": REGION}}, "module": calls}
         (directory / "main.tf.json").write_text(json.dumps(root), encoding="utf-8")
         shutil.copy(provider.module / ".terraform.lock.hcl", directory)
-        return await plan_all(directory, {**provider.environment})
+        return {**await plan_all(directory, {**provider.environment}), "subnet_id": subnet["SubnetId"]}
 
 
 @pytest.mark.parametrize("name", LOOSENED)
@@ -131,6 +134,17 @@ def test_a_module_that_somebody_loosened_is_told(plan: dict[str, Any], name: str
 def test_the_module_as_it_is_keeps_the_policy(plan: dict[str, Any]) -> None:
     assert len([each for each in plan["resource_changes"] if each["address"].startswith("module.as_it_is.aws_")]) == 7
     assert [each for each in list_offences(plan) if each.startswith("module.as_it_is.")] == []
+
+
+def test_spot_machines_in_a_subnet_and_of_an_ami_that_were_named(plan: dict[str, Any]) -> None:
+    assert [each for each in list_offences(plan) if each.startswith("module.elsewhere.")] == []
+    planned = {each["address"]: each["change"]["after"] for each in plan["resource_changes"]}
+    machine = planned['module.elsewhere.aws_instance.vm["elsewhere-001"]']
+    assert machine["subnet_id"] == plan["subnet_id"]
+    assert machine["instance_market_options"][0]["market_type"] == "spot"
+    assert planned["module.elsewhere.terraform_data.ami[0]"]["input"] == AMI
+    assert "module.elsewhere.data.aws_ssm_parameter.ami[0]" not in planned
+    assert "instance_market_options" not in planned['module.as_it_is.aws_instance.vm["as-it-is-001"]']
 
 
 def test_every_name_and_tag_says_whose_it_is(plan: dict[str, Any]) -> None:
