@@ -26,6 +26,7 @@ from backend.services.vms import get_vm, list_vms, record_silence
 from backend.states import Health, OperationStatus, Phase, ProgressState
 
 # For the server of such a world: nobody works on its jobs, and its machines are silent for a reason.
+# Its provider of sign-ins is one that nobody asks.
 SETTINGS = (
     "jobs.in_process=false",
     "agent.unreachable_after_s=3600",
@@ -33,6 +34,8 @@ SETTINGS = (
     # Pools may be on AWS, which nobody answers for.
     "aws.region=us-west-2",
     "aws.endpoint_url=http://127.0.0.1:9",
+    "oidc.issuer=http://127.0.0.1:9",
+    "oidc.client_id=lablink",
 )
 KIM = Actor.admin("kim", "192.0.2.17")
 # The worker of another host: nobody here can know whether it lives.
@@ -58,12 +61,16 @@ class PastClock:
 
 @dataclass
 class World:
-    """What tests ask for by name. ``seats`` maps a claim's state to the browser secret that owns it."""
+    """What tests ask for by name. ``seats`` maps a claim's state to the browser secret that owns it.
+
+    ``words`` are parts of addresses: codes, links, names of machines.
+    """
 
     db: Database
     clock: PastClock
     seats: dict[str, str] = field(default_factory=dict)
     operations: dict[str, int] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
 
 
 async def furnish(url: str) -> World:
