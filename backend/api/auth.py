@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-from backend.api.cookies import check_same_origin, session_cookie
+from backend.api.cookies import browser_cookie, check_same_origin, session_cookie
 from backend.errors import Forbidden, Unauthenticated
 from backend.house import House
 from backend.services.enrolments import AgentIdentity
@@ -19,6 +19,14 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 # Longer ones are not ours and need not be hashed.
 MAX_TOKEN = 512
 _bearer = HTTPBearer(auto_error=False)
+_TLS = "Behind TLS its name begins with __Host-. A change also needs our own Origin."
+# For the description alone: what else than a token is taken.
+by_session = Depends(
+    APIKeyCookie(name=session_cookie(secure=False), scheme_name="Session", description=_TLS, auto_error=False)
+)
+by_browser = Depends(
+    APIKeyCookie(name=browser_cookie(secure=False), scheme_name="Browser", description=_TLS, auto_error=False)
+)
 
 
 def get_house(request: Request) -> House:
@@ -74,7 +82,9 @@ async def get_agent(house: TheHouse, token: Bearer, address: Address) -> AgentId
         return await house.agent_tokens.authenticate(token)
 
 
-async def get_admin(request: Request, house: TheHouse, given: Credentials, address: Address) -> AdminIdentity:
+async def get_admin(
+    request: Request, house: TheHouse, given: Credentials, address: Address, _: Annotated[str | None, by_session]
+) -> AdminIdentity:
     """The admin who asks, by API token or session cookie.
 
     Raises:
