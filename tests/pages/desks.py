@@ -33,7 +33,7 @@ from backend.services.vms import get_vm
 from backend.states import Access, Role
 from tests.crd.pastes import LINE
 from tests.harness.server import PASSWORD as ADMINS_PASSWORD
-from tests.pages.worlds import KIM, LONG_EMAIL, World, beat, claim, launch, obey
+from tests.pages.worlds import KIM, LONG_EMAIL, World, beat, claim, launch, obey, wait_for_ever
 
 KEY = new_key()
 KEYS = KeyRing([KEY])
@@ -47,13 +47,12 @@ _EXPIRED = (
 
 
 async def furnish_desks(world: World) -> None:
-    """Adds to a world; what has a deadline has a far one."""
-    world.clock.back = -timedelta(days=2)
+    """Adds to a world."""
     await _desks(world)
-    world.clock.back = timedelta()
     await _terminals(world)
     await _entrances(world)
     await _people(world)
+    await wait_for_ever(world.db)
 
 
 async def _desks(world: World) -> None:

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import update
+
 from backend.db.engine import Database
+from backend.models import Command
 from backend.services.actor import Actor
 from backend.services.claims import release_own_claim, request_claim
 from backend.services.commands import list_commands_for_agent, record_command_result
@@ -85,7 +88,14 @@ async def furnish(url: str) -> World:
     await _genomics(world)
     await _vision(world)
     await _line(world)
+    await wait_for_ever(world.db)
     return world
+
+
+async def wait_for_ever(db: Database) -> None:
+    """What waits for an agent goes on waiting, however long the world is looked at."""
+    async with db.transaction() as session:
+        await session.execute(update(Command).values(deadline_at=db.now() + timedelta(days=2)))
 
 
 async def crowd(url: str, count: int = 500) -> Database:
