@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from backend.provisioning.process import end_leftover, run
 PLAN, TFVARS, STATE = "plan.out", "lablink.auto.tfvars.json", "terraform.tfstate"
 NO_STATE = "no.tfstate"
 KEPT_STATES = 5
+# What does not speak JSON says what went wrong in its last lines, within a frame.
+LAST_LINES, FRAME = 12, " │╷╵"
 # What Terraform and its children may see of our environment: never TF_* of the caller, never our own secrets.
 _PASSED = (
     "PATH",
@@ -61,30 +64,30 @@ class TerraformRunner:
     cancel: asyncio.Event = field(default_factory=asyncio.Event)
     grace_s: float = 30
 
-    async def init(self) -> None:
+    async def init(self, **options: Any) -> None:
         """Makes the directory ready: ends a leftover run, copies the module, installs its providers.
+
+        ``options`` are further ones of ``terraform init``.
 
         Raises:
             TerraformFailed, TerraformCancelled
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await end_leftover(self.directory, grace_s=self.grace_s)
-        for source in (
-            *self.module.glob("*.tf"),
-            *self.module.glob("*.tftpl"),
-            *self.module.glob(".terraform.lock.hcl"),
-        ):
-            shutil.copyfile(source, self.directory / source.name)
-        await self._run("init", no_color=IsFlagged, input=False)
+        unwanted = shutil.ignore_patterns(".terraform", "terraform.tfstate*")
+        shutil.copytree(self.module, self.directory, ignore=unwanted, dirs_exist_ok=True)
+        # What is copied keeps its modes; the directory is ours alone all the same.
+        self.directory.chmod(0o700)
+        await self._run("init", no_color=IsFlagged, input=False, **options)
 
-    async def plan(self, tfvars: Mapping[str, Any], *, parallelism: int) -> dict[str, Any]:
-        """Plans for these variables; returns the plan as JSON.
+    async def plan(self, tfvars: Mapping[str, Any], *, parallelism: int, **options: Any) -> dict[str, Any]:
+        """Plans for these variables; returns the plan as JSON. ``options`` are further ones of ``terraform plan``.
 
         Raises:
             TerraformFailed, TerraformCancelled
         """
         write_private(self.directory / TFVARS, json.dumps(tfvars, indent=1))
-        await self._run("plan", json=IsFlagged, input=False, out=PLAN, parallelism=parallelism)
+        await self._run("plan", json=IsFlagged, input=False, out=PLAN, parallelism=parallelism, **options)
         return await self._read_json("show", PLAN)
 
     async def apply(self, *, parallelism: int) -> None:
@@ -115,6 +118,36 @@ class TerraformRunner:
         """
         await self._run("untaint", (await self._read_vms())[hostname]["address"])
 
+    async def list_addresses(self) -> list[str]:
+        """The addresses of everything in the state; none where there is no state yet.
+
+        Raises:
+            TerraformFailed: the state cannot be read.
+        """
+        lines: list[str] = []
+        argv = self._argv("state", "list")
+        code = await run(argv, directory=self.directory, environment=self._environment(), on_line=lines.append)
+        said = " ".join(line.strip(FRAME) for line in lines)
+        if code != 0 and "No state file was found" not in said:
+            raise TerraformFailed(f"terraform state list: {said[:500]}")
+        return lines if code == 0 else []
+
+    async def forget(self, addresses: Sequence[str]) -> None:
+        """Takes these out of the state; they themselves stay as they are.
+
+        Raises:
+            TerraformFailed, TerraformCancelled
+        """
+        await self._run("state", "rm", *addresses)
+
+    async def list_outputs(self) -> dict[str, Any]:
+        """The outputs of the last apply, by name.
+
+        Raises:
+            TerraformFailed: the state cannot be read.
+        """
+        return {name: output["value"] for name, output in (await self._read_json("output")).items()}
+
     async def _read_vms(self) -> dict[str, dict[str, Any]]:
         """The VM resources of the state, by hostname."""
         shown = await self._read_json("show")
@@ -129,10 +162,12 @@ class TerraformRunner:
         if self.cancel.is_set():
             raise TerraformCancelled("cancelled")
         errors: list[str] = []
+        last: deque[str] = deque(maxlen=LAST_LINES)
 
         def on_line(raw: str) -> None:
             line = parse_line(raw, redact=self.redact)
             if line is not None:
+                last.append(line.message.strip(FRAME))
                 if line.is_error:
                     errors.append(line.message)
                 self.on_line(line)
@@ -148,7 +183,7 @@ class TerraformRunner:
         if self.cancel.is_set():
             raise TerraformCancelled("cancelled")
         if code != 0:
-            said = errors[0] if errors else f"it ended with status {code} and gave no reason"
+            said = errors[0] if errors else " ".join(filter(None, last)) or f"it ended with status {code}, silently"
             raise TerraformFailed(f"terraform {command}: {said}")
 
     async def _read_json(self, command: str, *arguments: str) -> dict[str, Any]:
