@@ -30,7 +30,7 @@ Examples:
   lablink deploy bootstrap prod region=us-east-1
   lablink deploy plan prod --file prod.yaml image_tag=1.4.0
   lablink deploy apply prod --file prod.yaml image_tag=1.4.0
-  lablink deploy destroy prod --file prod.yaml image_tag=1.4.0
+  lablink deploy destroy prod
 
 Variables (terraform/allocator/variables.tf says what each means) come from a YAML file and from key=value, which wins.
 Credentials and the region come from the environment, as for every AWS tool. docs/deployment.md tells the whole story.

@@ -38,6 +38,8 @@ KEPT = (
     "aws_s3_bucket_versioning.backup",
     "aws_secretsmanager_secret.server",
 )
+# Terraform wants every variable, though a destroy reads none of these.
+_ANY = {"domain": "none.invalid", "image": "none", "image_tag": "0.0.0", "owner": "nobody"}
 _LOCAL_BACKEND = 'terraform {\n  backend "local" {}\n}\n'
 # The person's own shell decides which account it is, and where Terraform finds its providers.
 _PASSED = ("TF_CLI_CONFIG_FILE", "TF_PLUGIN_CACHE_DIR", "SSL_CERT_FILE")
@@ -122,10 +124,12 @@ class Deployment:
         Raises:
             TerraformFailed
         """
-        plan = await self._runner.plan(await self._all_variables(), parallelism=AT_ONCE, destroy=IsFlagged)
-        changes = _changes(plan)
+        changes = _changes(await self._plan_destroy())
         if with_backups:
-            return changes
+            # What an earlier destroy left is not in the state any more.
+            left = await asyncio.to_thread(self.account.list_kept, self.environment)
+            known = {each.address for each in changes}
+            return [*changes, *(Change("-", name) for address, name in left.items() if address not in known)]
         return [Change("=", each.address) if each.address in KEPT else each for each in changes]
 
     async def apply(self) -> dict[str, Any]:
@@ -149,18 +153,27 @@ class Deployment:
             kept = [address for address in KEPT if address in self._addresses]
             if kept:
                 await self._runner.forget(kept)
-            await self._runner.plan(await self._all_variables(), parallelism=AT_ONCE, destroy=IsFlagged)
+            await self._plan_destroy()
         await self._runner.apply(parallelism=AT_ONCE)
+        if with_backups:
+            await asyncio.to_thread(self.account.remove_kept, self.environment)
+
+    async def _plan_destroy(self) -> dict[str, Any]:
+        variables = {**_ANY, **await self._all_variables()}
+        return await self._runner.plan(variables, parallelism=AT_ONCE, destroy=IsFlagged)
 
     async def _all_variables(self) -> dict[str, Any]:
         """What was given, and what is ours to know."""
         own: dict[str, Any] = {"environment": self.environment, "region": self.account.region}
         if self.environment != "dev":
             own["state_bucket"] = self.account.state_bucket(self.environment)
-        if "aws_s3_bucket.backup" not in self._addresses:
-            own["kept_bucket"] = await asyncio.to_thread(self.account.find_backup_bucket, self.environment)
-        if "aws_secretsmanager_secret.server" not in self._addresses:
-            own["kept_secret_arn"] = await asyncio.to_thread(self.account.find_secret, self.environment)
+        kept = await asyncio.to_thread(self.account.list_kept, self.environment)
+        for address, name in (
+            ("aws_s3_bucket.backup", "kept_bucket"),
+            ("aws_secretsmanager_secret.server", "kept_secret_arn"),
+        ):
+            if address not in self._addresses:
+                own[name] = kept.get(address)
         if clash := own.keys() & self.variables.keys():
             raise InvalidInput(f"{', '.join(sorted(clash))} cannot be given: it follows from the rest.")
         return {**self.variables, **own}

@@ -103,14 +103,15 @@ class Account:
         return name
 
     @_told_plainly
-    def find_backup_bucket(self, environment: str) -> str | None:
-        """The bucket for backups, where there is one.
+    def list_kept(self, environment: str) -> dict[str, str]:
+        """The bucket for backups and the secret's ARN, by their addresses in Terraform, where they are.
 
         Raises:
             AwsRefused
         """
-        name = self.backup_bucket(environment)
-        return name if self._has_bucket(name) else None
+        bucket, secret = self.backup_bucket(environment), self._find_secret(environment)
+        kept = {"aws_s3_bucket.backup": bucket} if self._has_bucket(bucket) else {}
+        return kept | ({"aws_secretsmanager_secret.server": secret} if secret else {})
 
     @_told_plainly
     def empty_backup_bucket(self, environment: str) -> None:
@@ -129,12 +130,19 @@ class Account:
                 s3.delete_objects(Bucket=name, Delete={"Objects": which, "Quiet": True})
 
     @_told_plainly
-    def find_secret(self, environment: str) -> str | None:
-        """The ARN of the server's secret, where there is one.
+    def remove_kept(self, environment: str) -> None:
+        """Deletes what an earlier destroy left: the bucket, which must be empty by now, and the secret.
 
         Raises:
             AwsRefused
         """
+        bucket, secret = self.backup_bucket(environment), self._find_secret(environment)
+        if self._has_bucket(bucket):
+            self._client("s3").delete_bucket(Bucket=bucket)
+        if secret:
+            self._client("secretsmanager").delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
+
+    def _find_secret(self, environment: str) -> str | None:
         try:
             found = self._client("secretsmanager").describe_secret(SecretId=f"lablink-allocator-{environment}")
         except ClientError as exc:

@@ -55,22 +55,8 @@ resource "aws_db_instance" "server" {
   copy_tags_to_snapshot      = true
   db_subnet_group_name       = aws_db_subnet_group.server[0].name
   vpc_security_group_ids     = [aws_security_group.database[0].id]
-  parameter_group_name       = aws_db_parameter_group.server[0].name
   skip_final_snapshot        = var.environment != "prod"
   final_snapshot_identifier  = var.environment == "prod" ? "${local.name}-final" : null
-}
-
-resource "aws_db_parameter_group" "server" {
-  count = local.rds
-
-  name        = local.name
-  family      = "postgres17"
-  description = "LabLink (${var.environment})"
-
-  parameter {
-    name  = "rds.force_ssl"
-    value = "1"
-  }
 }
 
 resource "aws_db_subnet_group" "server" {
