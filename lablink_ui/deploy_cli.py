@@ -117,7 +117,9 @@ async def _apply(given: argparse.Namespace, deployment: Deployment) -> int:
 async def _destroy(given: argparse.Namespace, deployment: Deployment) -> int:
     changes = await deployment.plan_destroy(with_backups=given.with_backups)
     _print_changes(changes)
-    print("= is kept: the next apply takes it in again. What the server runs by then goes on: destroy its pools first.")
+    if any(each.sign == "=" for each in changes):
+        print("= is kept: the next apply takes it in again.")
+    print("Machines that the server launched go on, and cost: destroy its pools first.")
     if changes and not _is_confirmed(given, f"destroy {given.environment}"):
         return 1
     await deployment.destroy(with_backups=given.with_backups)

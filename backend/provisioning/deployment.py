@@ -129,7 +129,7 @@ class Deployment:
             # What an earlier destroy left is not in the state any more.
             left = await asyncio.to_thread(self.account.list_kept, self.environment)
             known = {each.address for each in changes}
-            return [*changes, *(Change("-", name) for address, name in left.items() if address not in known)]
+            return [*changes, *(Change("-", address) for address in left if address not in known)]
         return [Change("=", each.address) if each.address in KEPT else each for each in changes]
 
     async def apply(self) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from botocore.session import get_session
 
-# Where S3's action is not named like its operation (docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html).
+# Where S3's action is not named like its operation
+# (docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html).
 _S3_ACTIONS = {
     "HeadBucket": "ListBucket",
     "ListObjects": "ListBucket",
@@ -71,7 +72,7 @@ def _s3_operation(entry: dict[str, Any]) -> str:
         wanted = set(parse_qs(query, keep_blank_values=True))
         if (name == "CopyObject") != ("x-amz-copy-source" in headers) or name == "WriteGetObjectResponse":
             continue
-        if http["method"] == entry["method"] and len(path.strip("/").split("/")) == max(len(parts[:2]), 1):
-            if wanted <= asked and len(wanted) > depth:
-                best, depth = name, len(wanted)
+        is_there = http["method"] == entry["method"] and len(path.strip("/").split("/")) == max(len(parts[:2]), 1)
+        if is_there and wanted <= asked and len(wanted) > depth:
+            best, depth = name, len(wanted)
     return best

@@ -20,7 +20,10 @@ class Policy:
         self.statements = [each for document in documents for each in document["Statement"]]
 
     def allows(self, action: str, resource: str, **context: str) -> bool:
-        """Whether it allows ``action`` on ``resource`` (an ARN). Context keys: ``aws__RequestTag__Name`` for ``aws:RequestTag/Name``."""
+        """Whether it allows ``action`` on ``resource`` (an ARN).
+
+        Keys of the context: ``aws__RequestTag__Name`` stands for ``aws:RequestTag/Name``.
+        """
         told = {name.replace("__", ":", 1).replace("__", "/"): value for name, value in context.items()}
         effects = {each["Effect"] for each in self.statements if _fits(each, action, resource, told)}
         return effects == {"Allow"}

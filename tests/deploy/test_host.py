@@ -18,9 +18,11 @@ case "$1 $2" in
     'ssm get-parameter') cat {here}/parameter ;;
     'secretsmanager get-secret-value')
         case "$*" in *lablink-database-*) echo of-rds; exit ;; esac
-        [ -e {here}/secret ] && cat {here}/secret || {{ echo 'An error occurred (ResourceNotFoundException)' >&2; exit 254; }} ;;
+        if [ -e {here}/secret ]; then cat {here}/secret; exit; fi
+        echo 'An error occurred (ResourceNotFoundException)' >&2
+        exit 254 ;;
     'secretsmanager put-secret-value') cat > {here}/secret ;;
-    's3 cp') case "$4" in s3://*) cp "$4" {here}/ 2>/dev/null || cp "$4" {here}/bucket 2>/dev/null || true ;; esac ;;
+    's3 cp') case "$4" in s3://*) echo backup > "$5" ;; esac ;;
 esac
 """
 DOCKER = """#!/bin/sh

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,10 +47,7 @@ def test_what_has_no_tag_says_why(ref: str, commit: str, why: str) -> None:
 
 
 def test_pipelines_run_it_with_plain_python() -> None:
-    script = (
-        "import sys; sys.path.pop(); from backend.provisioning.image_tags import main; sys.exit(main(sys.argv[1:]))"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-S", "-c", script, "refs/heads/main", COMMIT], capture_output=True, text=True, check=False
-    )
+    # -S: without any installed package.
+    command = [sys.executable, "-S", "-m", "backend.provisioning.image_tags", "refs/heads/main", COMMIT]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "main-0123456-test\nmain-test\n", "")
