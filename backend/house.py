@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 
@@ -14,7 +14,7 @@ from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.db.notices import NoticeListener
-from backend.errors import Unavailable
+from backend.errors import LabLinkError
 from backend.keys import KeyRing, load_keys
 from backend.live.admin_pages import AdminPages
 from backend.live.agent_tokens import AgentTokens
@@ -25,6 +25,7 @@ from backend.live.terminals import Terminals
 from backend.oidc import Provider as OidcProvider
 from backend.provisioning.providers import Provider
 from backend.services.actor import Actor
+from backend.services.aws_spec import AwsSpec
 from backend.services.local_terminals import check_host
 from backend.services.pools import PoolSpec, ensure_pool, list_pools
 from backend.services.sign_in import ensure_api_token, ensure_first_admin
@@ -68,6 +69,7 @@ class House:
         """What a new pool starts from."""
         first = self.settings.pool.default
         figures = {each.name: getattr(first, each.name) for each in fields(first)}
+        figures["aws"] = AwsSpec.of(vars(first.aws))
         return PoolSpec(providers=tuple(self.providers), is_loopback=self.settings.is_loopback, **figures)
 
     def reload_keys(self) -> None:
@@ -81,12 +83,14 @@ class House:
     async def power_on(self) -> None:
         """Switches on what the last `lablink demo` switched off."""
         for name, provider in self.providers.items():
-            await provider.power_on(await list_terraform_hostnames(self.db, name))
+            with _told(f"machines of provider {name} could not be switched on"):
+                await provider.power_on(await list_terraform_hostnames(self.db, name))
 
     async def power_off(self) -> None:
-        """Switches every local VM off, so that nothing lingers on a laptop."""
+        """Switches every VM off, so that nothing lingers on a laptop, and nothing costs while nobody can use it."""
         for name, provider in self.providers.items():
-            await provider.power_off(await list_terraform_hostnames(self.db, name))
+            with _told(f"machines of provider {name} could not be switched off"):
+                await provider.power_off(await list_terraform_hostnames(self.db, name))
 
 
 @asynccontextmanager
@@ -118,8 +122,7 @@ async def _open(settings: Settings, *, is_demo: bool) -> AsyncIterator[House]:
             house.commands.close()
             await house.supervisor.stop()
             if is_demo:
-                with contextlib.suppress(Unavailable):
-                    await house.power_off()
+                await house.power_off()
             await house.db.close()
     finally:
         if embedded:
@@ -187,6 +190,15 @@ async def _tidy_up(house: House) -> None:
             logger.warning("removed what ran here but no row knew: %s", ", ".join(strangers))
     if house.is_demo:
         await house.power_on()
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """A start or an end does not fail because something outside cannot be reached."""
+    try:
+        yield
+    except LabLinkError as exc:
+        logger.warning("%s: %s", what, exc.message)
 
 
 async def _until_listening(house: House) -> None:

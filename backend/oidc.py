@@ -24,7 +24,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from backend.errors import Unauthenticated, Unavailable
-from backend.settings import OidcSettings
+from backend.setting_keys import OidcSettings
 
 # Only signatures that need the provider's private key: never "none", never one made with a secret we both know.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")

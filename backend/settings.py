@@ -1,8 +1,7 @@
-"""Configuration: every key, its default, its range and what it means. Hydra composes it; secrets come from elsewhere.
+"""Configuration: Hydra composes the keys of ``setting_keys``; secrets come from elsewhere.
 
 Sources, the later winning: the defaults below, a YAML file, overrides on the command line (``server.port=9000``).
 Secrets come only from the environment, or from a file named by the same variable with ``_FILE`` appended.
-(The dataclasses are not frozen: OmegaConf reads a frozen one as read-only and could not compose it.)
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from difflib import get_close_matches
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import yaml  # type: ignore[import-untyped]
@@ -29,12 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
+from backend.setting_keys import Keys
+
 TERRAFORM_VERSION = "1.11.4"
 MIN_API_TOKEN = 24
 SHOWN_VALUE = 80
-_NETWORK = (r"[0-9a-fA-F.:]+(/\d{1,3})?", "addresses or networks, such as [10.0.0.7,fd00::/8]")
-_GROUP = (r"\S(.{0,253}\S)?", "group names, such as [lab-admins,staff]")
-_T = TypeVar("_T")
 
 
 class SettingsError(Exception):
@@ -43,195 +41,6 @@ class SettingsError(Exception):
     def __init__(self, message: str) -> None:
         # What people typed may hold anything; what we say about it is one line all the same.
         super().__init__("".join(char if char.isprintable() else "?" for char in " ".join(message.split())))
-
-
-def _key(
-    default: _T,
-    text: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    form: tuple[str, str] | None = None,
-) -> _T:
-    """A key. ``form`` is a regular expression and the words for it."""
-    meta = {"text": text, "low": low, "high": high, "choices": choices, "form": form}
-    return field(default=default, metadata=meta)
-
-
-def _each(text: str, form: tuple[str, str]) -> dict[str, Any]:
-    """What is known of a key that holds a list of texts, each of this form."""
-    return {"text": text, "low": None, "high": None, "choices": (), "form": form}
-
-
-@dataclass
-class ServerSettings:
-    """The web server."""
-
-    host: str = _key(
-        "127.0.0.1",
-        "Address to listen on; 0.0.0.0 for all",
-        form=(r"[^\s/]+", "a host name or an address, such as 127.0.0.1"),
-    )
-    port: int = _key(8080, "Port to listen on", low=1, high=65_535)
-    public_url: str | None = _key(
-        None,
-        "Address under which people and VMs reach this server; default http://<host>:<port>",
-        form=(r"https?://[^\s/]+(/\S*)?", "an http:// or https:// address"),
-    )
-    # Not below what an agent sends at once: a batch of log lines.
-    body_limit_bytes: int = _key(1_000_000, "Largest request body, in bytes", low=300_000, high=100_000_000)
-    session_hours: int = _key(12, "How long an admin stays signed in, in hours", low=1, high=720)
-    sign_in_attempts: int = _key(10, "Failed sign-ins allowed per address within the window", low=1, high=1_000)
-    sign_in_window_s: int = _key(300, "The window for failed sign-ins, in seconds", low=10, high=86_400)
-    request_timeout_s: int = _key(
-        30, "Seconds within which a request, its headers and its body, must have arrived", low=2, high=600
-    )
-    max_connections: int = _key(10_000, "Most connections at once; further ones get 503", low=10, high=1_000_000)
-    trusted_proxies: list[str] = field(
-        default_factory=list, metadata=_each("Proxies whose X-Forwarded-For, -Proto and -Host are believed", _NETWORK)
-    )
-    metrics: bool = _key(False, "Whether /metrics (Prometheus) is served; it needs an admin API token all the same")
-    reconnect_timeout_s: int = _key(
-        30, "How long a page is kept for a browser that lost its connection, in seconds", low=3, high=600
-    )
-
-
-@dataclass
-class DatabaseSettings:
-    """Postgres. Its URL is a secret: LABLINK_DATABASE_URL; without it the embedded Postgres is used."""
-
-    pool_size: int = _key(10, "Connections kept open; as many again may be opened under load", low=2, high=200)
-    statement_timeout_s: int = _key(30, "Longest statement, in seconds", low=1, high=600)
-
-
-@dataclass
-class AgentSettings:
-    """What agents are told, and how long they may be silent."""
-
-    heartbeat_interval_s: int = _key(20, "Seconds between heartbeats", low=1, high=300)
-    unreachable_after_s: int = _key(
-        50, "Seconds of silence after which a VM is shown as unreachable", low=3, high=3_600
-    )
-
-
-@dataclass
-class PoolSettings:
-    """The pool that the first start makes, and the values a new pool starts from."""
-
-    provider: str = _key("local", "Who makes the VMs", choices=("local",))
-    max: int = _key(100, "Most VMs at once", low=1, high=1_000)
-    available_min: int = _key(0, "Free VMs to keep ready; 0 launches nothing by itself", low=0, high=1_000)
-    price_per_hour: float = _key(0.0, "US dollars per VM and hour, for the costs shown", low=0, high=999)
-    boot_deadline_s: int = _key(900, "Seconds a VM may take to become ready before it is failed", low=30, high=7_200)
-    unreachable_grace_s: int = _key(
-        600, "Seconds a free VM may be unreachable before it is failed", low=30, high=86_400
-    )
-    startup_script: str | None = _key(None, "A script (its text) that each VM runs once it boots")
-    repository: str | None = _key(None, "A git repository that each VM clones, https://…")
-    terminal: bool = _key(True, "Whether a seat offers a terminal in the browser")
-    crd: bool = _key(False, "Whether a seat offers Chrome Remote Desktop")
-    url_template: str | None = _key(None, "A link that a seat offers, with {hostname} and {email} filled in, https://…")
-    claim_duration_s: int | None = _key(
-        None, "Seconds after which a seat ends by itself, unless it is extended", low=60, high=31_536_000
-    )
-    idle_limit_s: int | None = _key(
-        None, "Seconds without any use after which a seat ends by itself", low=60, high=31_536_000
-    )
-
-
-@dataclass
-class PoolsSettings:
-    """Pools by name."""
-
-    default: PoolSettings = field(default_factory=PoolSettings)
-
-
-@dataclass
-class OidcSettings:
-    """The organisation's sign-in (OpenID Connect). The client's secret: LABLINK_OIDC_CLIENT_SECRET."""
-
-    issuer: str | None = _key(
-        None,
-        "The provider's issuer; without it there is no such sign-in",
-        form=(
-            r"https://[^\s?#]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/[^\s?#]*)?",
-            "an https:// address without ? or #",
-        ),
-    )
-    client_id: str | None = _key(None, "Our name with the provider", form=(r"\S{1,255}", "text without spaces"))
-    scopes: str = _key(
-        "openid email profile",
-        "What is asked for; openid must be in it",
-        form=(r"(\S+ )*openid( \S+)*", "words separated by spaces, openid among them"),
-    )
-    groups_claim: str = _key("groups", "The claim that holds a person's groups", form=(r"\S{1,255}", "a claim's name"))
-    admin_groups: list[str] = field(default_factory=list, metadata=_each("Groups whose members are admins", _GROUP))
-    operator_groups: list[str] = field(
-        default_factory=list, metadata=_each("Groups whose members are operators", _GROUP)
-    )
-    viewer_groups: list[str] = field(default_factory=list, metadata=_each("Groups whose members are viewers", _GROUP))
-    button: str = _key(
-        "Sign in with your organisation", "The words on the button", form=(r".{1,60}", "1 to 60 letters")
-    )
-
-
-@dataclass
-class TerraformSettings:
-    """Terraform runs."""
-
-    parallelism: int = _key(0, "Machines worked on at once; 0 follows the number of VMs", low=0, high=256)
-    cancel_grace_s: int = _key(30, "Seconds between asking Terraform to stop and killing it", low=1, high=600)
-    download: bool = _key(True, "Whether a missing Terraform is fetched (checksum verified) into the data directory")
-
-
-@dataclass
-class JobsSettings:
-    """Background jobs."""
-
-    in_process: bool = _key(True, "Whether the server works on jobs itself; false leaves them to `lablink worker`")
-    concurrency: int = _key(4, "Jobs worked on at once by one process", low=1, high=64)
-
-
-@dataclass
-class LiveSettings:
-    """Open pages."""
-
-    max_hz: float = _key(10.0, "Most updates per second that a page gets", low=0.5, high=60)
-    backup_poll_s: float = _key(
-        15.0, "Seconds after which everything is re-read even without a notice", low=1, high=300
-    )
-
-
-@dataclass
-class RetentionSettings:
-    """How much history is kept."""
-
-    samples_hours: int = _key(24, "Hours of chart points", low=1, high=8_760)
-    log_lines_per_vm: int = _key(5_000, "Log lines of each VM", low=100, high=1_000_000)
-    events_days: int = _key(365, "Days of events", low=1, high=36_500)
-
-
-@dataclass
-class LogSettings:
-    """The server's own log."""
-
-    level: str = _key("info", "Least severity that is written", choices=("debug", "info", "warning", "error"))
-    format: str = _key("text", "text for people, json for machines", choices=("text", "json"))
-
-
-@dataclass
-class _Keys:
-    server: ServerSettings = field(default_factory=ServerSettings)
-    database: DatabaseSettings = field(default_factory=DatabaseSettings)
-    agent: AgentSettings = field(default_factory=AgentSettings)
-    pool: PoolsSettings = field(default_factory=PoolsSettings)
-    terraform: TerraformSettings = field(default_factory=TerraformSettings)
-    jobs: JobsSettings = field(default_factory=JobsSettings)
-    oidc: OidcSettings = field(default_factory=OidcSettings)
-    live: LiveSettings = field(default_factory=LiveSettings)
-    retention: RetentionSettings = field(default_factory=RetentionSettings)
-    log: LogSettings = field(default_factory=LogSettings)
 
 
 @dataclass(frozen=True)
@@ -256,7 +65,7 @@ class Secrets:
 
 
 @dataclass
-class Settings(_Keys):
+class Settings(Keys):
     """Everything that can be set. ``home`` is the data directory."""
 
     home: Path = Path()
@@ -290,25 +99,25 @@ def load_settings(
     for name, value, meta in _walk(keys):
         _check(name, value, meta)
     _check_together(keys)
-    parts = {each.name: getattr(keys, each.name) for each in fields(_Keys)}
+    parts = {each.name: getattr(keys, each.name) for each in fields(Keys)}
     return Settings(**parts, secrets=_read_secrets(environment), home=_ensure_home(environment))
 
 
 def describe_keys() -> list[tuple[str, str, str, str]]:
     """Every key as (name, default, allowed values, meaning), for help and the README."""
-    return [(name, _shown(value), _allowed(meta), str(meta["text"])) for name, value, meta in _walk(_Keys())]
+    return [(name, _shown(value), _allowed(meta), str(meta["text"])) for name, value, meta in _walk(Keys())]
 
 
-def _compose(overrides: Sequence[str], file: Path | None) -> _Keys:
+def _compose(overrides: Sequence[str], file: Path | None) -> Keys:
     tree = deepcopy(_defaults())
     for name, value in [*(_read_file(file) if file else ()), *map(_parse, overrides)]:
         _set(tree, name, value)
-    return cast("_Keys", OmegaConf.to_object(tree))
+    return cast("Keys", OmegaConf.to_object(tree))
 
 
 @cache
 def _defaults() -> DictConfig:
-    ConfigStore.instance().store(name="lablink", node=_Keys)
+    ConfigStore.instance().store(name="lablink", node=Keys)
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parent.absolute())):
         return compose("lablink")
@@ -400,11 +209,11 @@ def _explain_unknown(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _known() -> dict[str, Mapping[str, Any]]:
-    return {name: meta for name, _, meta in _walk(_Keys())}
+    return {name: meta for name, _, meta in _walk(Keys())}
 
 
 def _group_names() -> list[str]:
-    return [each.name for each in fields(_Keys)]
+    return [each.name for each in fields(Keys)]
 
 
 def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
@@ -439,13 +248,17 @@ def _is_storable(value: str) -> bool:
     return "\x00" not in value and value == value.encode(errors="replace").decode()
 
 
-def _check_together(keys: _Keys) -> None:
+def _check_together(keys: Keys) -> None:
     """What is right by itself may be wrong beside another key."""
     interval_s, first = keys.agent.heartbeat_interval_s, keys.pool.default
     if keys.agent.unreachable_after_s <= interval_s:
         raise SettingsError(f"agent.unreachable_after_s must be more than agent.heartbeat_interval_s, {interval_s}")
     if first.available_min > first.max:
         raise SettingsError(f"pool.default.available_min must be at most pool.default.max, {first.max}")
+    if first.provider == "aws" and keys.aws.region is None:
+        raise SettingsError("aws.region must be set for pool.default.provider=aws")
+    if first.aws.subnet_ids and (first.aws.zones or first.aws.vpc_id is None):
+        raise SettingsError("pool.default.aws.subnet_ids goes with pool.default.aws.vpc_id, and not with zones")
     if (keys.oidc.issuer is None) != (keys.oidc.client_id is None):
         raise SettingsError("oidc.issuer and oidc.client_id must be set together")
     for network in keys.server.trusted_proxies:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import CheckConstraint, DateTime, Numeric, Text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from backend.models.base import Base, Id, When, Words, one_of
@@ -45,6 +47,8 @@ class Pool(Base):
     url_template: Mapped[str | None] = mapped_column(Text)
     claim_duration_s: Mapped[int | None]
     idle_limit_s: Mapped[int | None]
+    # The ``AwsSpec`` of a pool on AWS.
+    aws: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     next_number: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[When]
     updated_at: Mapped[When]

@@ -76,7 +76,7 @@ class Deployment:
     account: Account
     on_line: Callable[[OutputLine], None] = lambda _: None
     _runner: TerraformRunner = field(init=False)
-    _addresses: list[str] = field(init=False, default_factory=list)
+    _addresses: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self._runner = TerraformRunner(

@@ -17,9 +17,10 @@ from python_terraform import IsFlagged, Terraform
 from backend.errors import LabLinkError
 from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
 from backend.provisioning.process import end_leftover, run
+from backend.provisioning.providers import Backend
 
 PLAN, TFVARS, STATE = "plan.out", "lablink.auto.tfvars.json", "terraform.tfstate"
-NO_STATE = "no.tfstate"
+NO_STATE, BACKEND = "no.tfstate", "backend.tf.json"
 KEPT_STATES = 5
 # What does not speak JSON says what went wrong in its last lines, within a frame.
 LAST_LINES, FRAME = 12, " │╷╵"
@@ -58,6 +59,7 @@ class TerraformRunner:
     binary: Path
     module: Path
     directory: Path
+    backend: Backend | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     redact: Sequence[str] = ()
     on_line: Callable[[OutputLine], None] = lambda _: None
@@ -78,17 +80,23 @@ class TerraformRunner:
         shutil.copytree(self.module, self.directory, ignore=unwanted, dirs_exist_ok=True)
         # What is copied keeps its modes; the directory is ours alone all the same.
         self.directory.chmod(0o700)
+        self._write_backend()
         await self._run("init", no_color=IsFlagged, input=False, **options)
 
-    async def plan(self, tfvars: Mapping[str, Any], *, parallelism: int, **options: Any) -> dict[str, Any]:
-        """Plans for these variables; returns the plan as JSON. ``options`` are further ones of ``terraform plan``.
+    async def plan(
+        self, tfvars: Mapping[str, Any], *, parallelism: int, refresh: bool = True, **options: Any
+    ) -> dict[str, Any]:
+        """Plans for these variables; returns the plan as JSON. Without ``refresh`` the state is taken at its word.
+
+        ``options`` are further ones of ``terraform plan``.
 
         Raises:
             TerraformFailed, TerraformCancelled
         """
         write_private(self.directory / TFVARS, json.dumps(tfvars, indent=1))
-        await self._run("plan", json=IsFlagged, input=False, out=PLAN, parallelism=parallelism, **options)
-        return await self._read_json("show", PLAN)
+        options = {"parallelism": parallelism, "refresh": refresh, **options}
+        await self._run("plan", json=IsFlagged, input=False, out=PLAN, **options)
+        return await self._read_json("show", PLAN, json=IsFlagged)
 
     async def apply(self, *, parallelism: int) -> None:
         """Applies exactly the last plan. The state is kept whatever happens.
@@ -108,7 +116,7 @@ class TerraformRunner:
         Raises:
             TerraformFailed: the state cannot be read.
         """
-        return {name: not resource.get("tainted", False) for name, resource in (await self._read_vms()).items()}
+        return {name: status != "tainted" for name, (_, status) in (await self._read_vms()).items()}
 
     async def count_as_whole(self, hostname: str) -> None:
         """Takes the taint from a half-made VM that has proved to be whole.
@@ -116,21 +124,17 @@ class TerraformRunner:
         Raises:
             TerraformFailed, TerraformCancelled
         """
-        await self._run("untaint", (await self._read_vms())[hostname]["address"])
+        kind, _ = (await self._read_vms())[hostname]
+        await self._run("untaint", f'{kind}.{VM_RESOURCE}["{hostname}"]')
 
-    async def list_addresses(self) -> list[str]:
-        """The addresses of everything in the state; none where there is no state yet.
+    async def list_addresses(self) -> set[str]:
+        """What the state holds, as ``type.name``; nothing where there is no state yet.
 
         Raises:
             TerraformFailed: the state cannot be read.
         """
-        lines: list[str] = []
-        argv = self._argv("state", "list")
-        code = await run(argv, directory=self.directory, environment=self._environment(), on_line=lines.append)
-        said = " ".join(line.strip(FRAME) for line in lines)
-        if code != 0 and "No state file was found" not in said:
-            raise TerraformFailed(f"terraform state list: {said[:500]}")
-        return lines if code == 0 else []
+        state = await self._read_json("state pull")
+        return {f"{each['type']}.{each['name']}" for each in state.get("resources", []) if each["mode"] == "managed"}
 
     async def forget(self, addresses: Sequence[str]) -> None:
         """Takes these out of the state; they themselves stay as they are.
@@ -138,7 +142,7 @@ class TerraformRunner:
         Raises:
             TerraformFailed, TerraformCancelled
         """
-        await self._run("state", "rm", *addresses)
+        await self._run("state rm", *addresses)
 
     async def list_outputs(self) -> dict[str, Any]:
         """The outputs of the last apply, by name.
@@ -146,16 +150,21 @@ class TerraformRunner:
         Raises:
             TerraformFailed: the state cannot be read.
         """
-        return {name: output["value"] for name, output in (await self._read_json("output")).items()}
+        outputs = await self._read_json("output", json=IsFlagged)
+        return {name: output["value"] for name, output in outputs.items()}
 
-    async def _read_vms(self) -> dict[str, dict[str, Any]]:
-        """The VM resources of the state, by hostname."""
-        shown = await self._read_json("show")
-        resources = shown.get("values", {}).get("root_module", {}).get("resources", [])
+    async def _read_vms(self) -> dict[str, tuple[str, str | None]]:
+        """The kind and status of each VM resource of the state, by hostname.
+
+        Off the state as it is written: `terraform show -json` would start the provider, for seconds, just to read it.
+        """
+        state = await self._read_json("state pull")
         return {
-            str(resource["index"]): resource
-            for resource in resources
-            if resource["name"] == VM_RESOURCE and resource["mode"] == "managed" and "index" in resource
+            str(instance["index_key"]): (str(resource["type"]), instance.get("status"))
+            for resource in state.get("resources", [])
+            if resource["name"] == VM_RESOURCE and resource["mode"] == "managed"
+            for instance in resource["instances"]
+            if "index_key" in instance
         }
 
     async def _run(self, command: str, *arguments: str, **options: Any) -> None:
@@ -186,14 +195,14 @@ class TerraformRunner:
             said = errors[0] if errors else " ".join(filter(None, last)) or f"it ended with status {code}, silently"
             raise TerraformFailed(f"terraform {command}: {said}")
 
-    async def _read_json(self, command: str, *arguments: str) -> dict[str, Any]:
+    async def _read_json(self, command: str, *arguments: str, **options: Any) -> dict[str, Any]:
         lines: list[str] = []
-        argv = self._argv(command, *arguments, json=IsFlagged)
+        argv = self._argv(command, *arguments, **options)
         code = await run(argv, directory=self.directory, environment=self._environment(), on_line=lines.append)
         if code != 0:
             raise TerraformFailed(f"terraform {command}: {' '.join(lines)[:500]}")
         try:
-            loaded = await asyncio.to_thread(json.loads, "\n".join(lines))
+            loaded = await asyncio.to_thread(json.loads, "\n".join(lines) or "{}")
         except ValueError as exc:
             raise TerraformFailed(f"terraform {command}: an answer that is not JSON") from exc
         return loaded if isinstance(loaded, dict) else {}
@@ -207,6 +216,13 @@ class TerraformRunner:
     def _environment(self) -> dict[str, str]:
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         return {**passed, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1", **self.environment}
+
+    def _write_backend(self) -> None:
+        if self.backend is None:
+            (self.directory / BACKEND).unlink(missing_ok=True)
+            return
+        blocks = {self.backend.kind: dict(self.backend.arguments)}
+        write_private(self.directory / BACKEND, json.dumps({"terraform": {"backend": blocks}}, indent=1))
 
     def _keep_state(self) -> None:
         """Keeps the last few states aside: cheap, and the only way back from a state that was damaged."""

@@ -57,6 +57,8 @@ class Worker:
     parallelism: int = 0
     grace_s: float = 30
     running: set[int] = field(default_factory=set)
+    # Pools share what Terraform installs, and its cache is made for one writer at a time.
+    installing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run_operation(self, operation_id: int) -> None:
         """Carries out one operation, whole; does nothing if it has ended or another worker is at it."""
@@ -86,6 +88,8 @@ class _Execution:
             binary=worker.binary,
             module=self._provider.module,
             directory=worker.home / "pools" / str(run.pool.id),
+            backend=self._provider.backend_of(run.pool),
+            environment=self._provider.environment,
             on_line=self._note,
             cancel=self._cancel,
             grace_s=worker.grace_s,
@@ -111,7 +115,8 @@ class _Execution:
         try:
             if self._run.attempt > 1:
                 self._say("warn", f"attempt {self._run.attempt}: the former worker died; what it made is kept")
-            await self._terraform.init()
+            async with self._worker.installing:
+                await self._terraform.init()
             before = await self._terraform.list_vms()
             await self._apply(before)
             outcome = Outcome(OperationStatus.SUCCEEDED)
@@ -135,9 +140,9 @@ class _Execution:
         inputs = self._provider.write_inputs(
             self._terraform.directory, run.pool, [ProviderVm(vm.hostname, tokens.get(vm.id)) for vm in wanted]
         )
-        self._terraform.environment = inputs.environment
+        self._terraform.environment = {**self._provider.environment, **inputs.environment}
         parallelism = self._worker.parallelism or inputs.parallelism
-        plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism)
+        plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism, refresh=inputs.refresh)
         verdict = check_plan(plan, destroying=frozenset() if is_launch else run.targets, living=run.living)
         if not verdict.is_allowed:
             raise PlanRefused("The plan was refused: " + "; ".join(verdict.refusals) + ".")
@@ -176,15 +181,22 @@ class _Execution:
         except (LabLinkError, OSError, ValueError) as exc:
             logger.warning("the state of pool %s cannot be read: %s", self._run.pool.name, exc)
             return outcome
+        try:
+            await self._remove_rest(outcome, state)
+        except LabLinkError as exc:
+            # Who can tell what is left? Only what Terraform itself reported as gone counts as gone.
+            outcome.status, outcome.reason = OperationStatus.FAILED, f"{exc.message} {outcome.reason or ''}".strip()
+        return outcome
+
+    async def _remove_rest(self, outcome: Outcome, state: Mapping[str, bool]) -> None:
         whole = frozenset(name for name, is_whole in state.items() if is_whole)
         if self._run.kind is OperationKind.DESTROY:
             # Half-made or not, what is in the state was not taken away.
+            await self._provider.remove_leftovers(self._run.targets - frozenset(state))
             outcome.existing = frozenset(state)
-            await self._provider.remove_leftovers(self._run.targets - outcome.existing)
         else:
             outcome.existing = whole
             outcome.removed = await self._remove_unmade(whole)
-        return outcome
 
     async def _remove_unmade(self, whole: frozenset[str]) -> frozenset[str]:
         """Nothing may linger of what does not count as made. What sent a heartbeat by now may be in use already."""

@@ -17,7 +17,7 @@ from backend.oidc import Vouched
 from backend.services.actor import Actor
 from backend.services.moves import record_event
 from backend.services.sign_in import open_session
-from backend.settings import OidcSettings
+from backend.setting_keys import OidcSettings
 from backend.states import Role
 
 MAX_NAME = 80

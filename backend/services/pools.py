@@ -16,12 +16,14 @@ from backend.db.engine import Database
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.models import Claim, Pool
 from backend.services.actor import Actor
+from backend.services.aws_spec import AwsSpec
 from backend.services.local_terminals import RULE, is_local_terminal
 from backend.services.moves import record_event
 from backend.services.views import PoolView
 from backend.states import HOLDING_CLAIM, Access, PoolStatus
 
 MAX_VMS = 1_000
+AWS = "aws"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -44,6 +46,8 @@ class PoolSpec:
     url_template: str | None = None
     claim_duration_s: int | None = None
     idle_limit_s: int | None = None
+    # Only a pool of this provider keeps it.
+    aws: AwsSpec = field(default_factory=AwsSpec)
     providers: Collection[str] = field(default=("local",), compare=False)
     # Whether the server can be reached from this computer alone.
     is_loopback: bool = field(default=True, compare=False)
@@ -179,6 +183,7 @@ def view_of(pool: Pool) -> PoolView:
         url_template=pool.url_template,
         claim_duration_s=pool.claim_duration_s,
         idle_limit_s=pool.idle_limit_s,
+        aws=AwsSpec.of(pool.aws),
         created_at=pool.created_at,
     )
 
@@ -224,6 +229,7 @@ def _figures(spec: PoolSpec) -> dict[str, object]:
         "url_template": spec.url_template or None,
         "claim_duration_s": spec.claim_duration_s,
         "idle_limit_s": spec.idle_limit_s,
+        "aws": spec.aws.as_json() if spec.provider == AWS else {},
     }
 
 
@@ -254,6 +260,8 @@ def _check(spec: PoolSpec) -> None:
     for holds, sentence in limits:
         if not holds:
             raise InvalidInput(sentence + ".")
+    if spec.provider == AWS:
+        spec.aws.check()
 
 
 def _is_repository(address: str | None) -> bool:

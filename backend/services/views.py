@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from backend.services.aws_spec import AwsSpec
 from backend.states import (
     Access,
     ClaimStatus,
@@ -42,6 +43,7 @@ class PoolView:
     url_template: str | None
     claim_duration_s: int | None
     idle_limit_s: int | None
+    aws: AwsSpec
     created_at: datetime
 
 

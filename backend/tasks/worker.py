@@ -17,6 +17,7 @@ from backend.db.jobs import RUN_OPERATION, RUN_POWER_ACTION
 from backend.db.migrate import migrate
 from backend.logs import set_up_logging
 from backend.provisioning.providers import Provider
+from backend.provisioning.providers.aws import AwsProvider
 from backend.provisioning.providers.local import LocalProvider
 from backend.provisioning.steps import Worker
 from backend.provisioning.terraform_binary import ensure_terraform
@@ -49,8 +50,11 @@ async def make_worker(db: Database, settings: Settings) -> Worker:
 
 
 def make_providers(settings: Settings) -> dict[str, Provider]:
-    """Every provider there is, by name."""
-    return {"local": LocalProvider(settings)}
+    """Every provider that can be used here, by name."""
+    providers: list[Provider] = [LocalProvider(settings)]
+    if settings.aws.region:
+        providers.append(AwsProvider(settings))
+    return {provider.name: provider for provider in providers}
 
 
 async def work_on_jobs(db: Database, worker: Worker, settings: Settings) -> None:

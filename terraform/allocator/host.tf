@@ -15,12 +15,16 @@ locals {
     }))
   })
   parameter = "/lablink/${var.environment}/run"
-  settings = {
-    "server.host"            = "127.0.0.1"
-    "server.public_url"      = "https://${var.domain}"
-    "server.trusted_proxies" = "127.0.0.1"
-    "log.format"             = "json"
-  }
+  settings = merge({
+    "aws.region"               = var.region
+    "aws.environment"          = var.environment
+    "aws.owner"                = var.owner
+    "aws.permissions_boundary" = local.pool_bounds
+    "server.host"              = "127.0.0.1"
+    "server.public_url"        = "https://${var.domain}"
+    "server.trusted_proxies"   = "127.0.0.1"
+    "log.format"               = "json"
+  }, var.state_bucket == null ? {} : { "aws.state_bucket" = var.state_bucket })
 }
 
 resource "aws_ssm_parameter" "run" {

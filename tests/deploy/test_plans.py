@@ -137,6 +137,8 @@ def test_what_the_host_is_told_are_settings_that_the_server_takes(plans, tmp_pat
     settings = load_settings([], file=file, environment={"LABLINK_HOME": str(tmp_path)})
     assert (settings.public_url, settings.is_loopback) == ("https://lab.example.org", True)
     assert settings.pool.default.max == 7
+    assert (settings.aws.environment, settings.aws.owner) == ("dev", "ada@example.org")
+    assert settings.aws.permissions_boundary == BOUNDARY["iam__PermissionsBoundary"]
 
 
 def test_the_name_is_where_the_zone_is_given_and_nowhere_else(plans) -> None:

@@ -209,7 +209,7 @@ async def test_a_provider_that_tells_the_email_only_when_asked_is_asked(web_serv
 async def test_a_provider_that_names_another_issuer_is_not_used(liar) -> None:
     from backend.errors import Unavailable
     from backend.oidc import Provider
-    from backend.settings import OidcSettings
+    from backend.setting_keys import OidcSettings
 
     await liar.tell("metadata_issuer")
     asked = Provider(OidcSettings(issuer=liar.issuer, client_id="x"), None)

@@ -13,7 +13,8 @@ from backend.api.person import PERSON_HOURS, find_person, set_person
 from backend.keys import KeyRing, new_key
 from backend.oidc import Provider, Vouched
 from backend.services.tokens import hash_token
-from backend.settings import OidcSettings, Settings
+from backend.setting_keys import OidcSettings
+from backend.settings import Settings
 
 ISSUER = "https://id.lab.org"
 KIM = Vouched(ISSUER, "s-1", "kim@lab.org", "kim", frozenset({"course-1", "course-2"}))

@@ -19,12 +19,24 @@ class ProviderVm:
 
 
 @dataclass(frozen=True, slots=True)
+class Backend:
+    """Where Terraform keeps a state, if not in its directory: the kind and its arguments."""
+
+    kind: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a run gives to Terraform."""
+    """What a run gives to Terraform; ``environment`` beside what every command gets.
+
+    Without ``refresh`` Terraform takes its state at its word, and asks nobody what became of the VMs in it.
+    """
 
     tfvars: Mapping[str, Any]
     environment: Mapping[str, str]
     parallelism: int
+    refresh: bool = True
 
 
 class Provider(Protocol):
@@ -35,6 +47,13 @@ class Provider(Protocol):
     @property
     def module(self) -> Path:
         """The Terraform module."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What every command of Terraform gets in its environment."""
+
+    def backend_of(self, pool: PoolView, /) -> Backend | None:
+        """Where the state of a pool is; None for the directory that Terraform runs in."""
 
     def write_inputs(self, directory: Path, pool: PoolView, vms: Sequence[ProviderVm]) -> Inputs:
         """The variables and environment for exactly these VMs."""
@@ -49,7 +68,11 @@ class Provider(Protocol):
         """Switches VMs on."""
 
     async def remove_leftovers(self, hostnames: Collection[str]) -> None:
-        """Makes sure that nothing of these VMs remains, whatever Terraform knew of them."""
+        """Makes sure that nothing of these VMs remains, whatever Terraform knew of them.
+
+        Raises:
+            LabLinkError: something may remain; says why.
+        """
 
     async def remove_strangers(self, known: Collection[str]) -> list[str]:
-        """Removes what runs here but is not ``known``; returns the names."""
+        """Removes what runs here but is not ``known``, if it can hold nothing of value; returns the names removed."""

@@ -6,11 +6,11 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from backend.provisioning.local_vms import LocalVms
-from backend.provisioning.providers import Inputs, ProviderVm
+from backend.provisioning.providers import Backend, Inputs, ProviderVm
 from backend.provisioning.runner import write_private
 from backend.resources import terraform_dir
 from backend.services.views import PoolView
@@ -33,6 +33,15 @@ class LocalProvider:
     def module(self) -> Path:
         """The Terraform module."""
         return terraform_dir(self.name)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Nothing: only what is made or ended needs to know where."""
+        return {}
+
+    def backend_of(self, _: PoolView) -> Backend | None:
+        """None: what runs on this machine is written down on this machine."""
+        return None
 
     def write_inputs(self, directory: Path, pool: PoolView, vms: Sequence[ProviderVm]) -> Inputs:
         """Tokens go into a file beside the state, for this user's eyes alone; Terraform itself never sees them."""
