@@ -20,10 +20,12 @@ locals {
     "aws.environment"          = var.environment
     "aws.owner"                = var.owner
     "aws.permissions_boundary" = local.pool_bounds
-    "server.host"              = "127.0.0.1"
-    "server.public_url"        = "https://${var.domain}"
-    "server.trusted_proxies"   = "127.0.0.1"
-    "log.format"               = "json"
+    # Machines of provider local would be processes of the server's own container.
+    "pool.default.provider"  = "aws"
+    "server.host"            = "127.0.0.1"
+    "server.public_url"      = "https://${var.domain}"
+    "server.trusted_proxies" = "127.0.0.1"
+    "log.format"             = "json"
   }, var.state_bucket == null ? {} : { "aws.state_bucket" = var.state_bucket })
 }
 

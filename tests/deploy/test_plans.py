@@ -135,7 +135,8 @@ def test_what_the_host_is_told_are_settings_that_the_server_takes(plans, tmp_pat
     file = tmp_path / "settings.yaml"
     file.write_text(json.dumps(run["settings"]))
     settings = load_settings([], file=file, environment={"LABLINK_HOME": str(tmp_path)})
-    assert (settings.public_url, settings.is_loopback) == ("https://lab.example.org", True)
+    assert (settings.public_url, settings.server.host) == ("https://lab.example.org", "127.0.0.1")
+    assert settings.pool.default.provider == "aws"
     assert settings.pool.default.max == 7
     assert (settings.aws.environment, settings.aws.owner) == ("dev", "ada@example.org")
     assert settings.aws.permissions_boundary == BOUNDARY["iam__PermissionsBoundary"]
