@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from agent.main import main as run_agent
 
         return run_agent(arguments[1:])
-    given = _parser().parse_args(arguments)
+    given = parse(arguments)
     try:
         if given.verb == "bench":
             from lablink_ui.bench import run_bench
@@ -83,6 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         return 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line, read. Ends the process with a usage message if it is wrong (argparse's habit)."""
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    pairs = [word for word in rest if "=" in word and not word.startswith("-")]
+    # argparse stops looking for them at the first option: `deploy plan prod --file prod.yaml image_tag=1.4.0`.
+    if rest and (pairs != rest or "variables" not in given):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if pairs:
+        given.variables += pairs
+    return given
 
 
 def _find_verb(given: argparse.Namespace) -> Callable[[Settings], int]:
