@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import pytest
@@ -67,6 +68,10 @@ def open_ssh(plan: dict[str, Any]) -> None:
     find(plan, "aws_security_group.server")["ingress"][0].update(from_port=22, to_port=22)
 
 
+def open_database(plan: dict[str, Any]) -> None:
+    find(plan, "aws_security_group.database[0]")["ingress"][0].update(cidr_blocks=["10.0.0.0/8"])
+
+
 def open_postgres(plan: dict[str, Any]) -> None:
     find(plan, "aws_security_group.server")["ingress"][0].update(from_port=5432, to_port=5432)
 
@@ -88,6 +93,7 @@ def widen_resources(plan: dict[str, Any]) -> None:
     [
         (open_ssh, "opens ports 22 to 22 to the whole internet"),
         (open_postgres, "opens Postgres's port 5432"),
+        (open_database, "opens Postgres's port 5432"),
         (
             lambda plan: find(plan, "aws_instance.server")["metadata_options"][0].update(http_tokens="optional"),
             "IMDSv2",
@@ -246,6 +252,7 @@ NO_OPERATIONS = {
     "s3:PutEncryptionConfiguration",
     "s3:PutLifecycleConfiguration",
     "servicequotas:GetServiceQuota",
+    "ssm:UpdateInstanceInformation",
     "ssmmessages:CreateControlChannel",
     "ssmmessages:CreateDataChannel",
     "ssmmessages:OpenControlChannel",
@@ -258,5 +265,9 @@ def is_real(action: str) -> bool:
     service, _, name = action.partition(":")
     if action in NO_OPERATIONS:
         return True
-    model = get_session().get_service_model(MODELS.get(service, service))
-    return name in model.operation_names
+    return name in operations_of(MODELS.get(service, service))
+
+
+@cache
+def operations_of(service: str) -> frozenset[str]:
+    return frozenset(get_session().get_service_model(service).operation_names)
