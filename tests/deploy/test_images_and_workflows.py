@@ -149,7 +149,9 @@ def make(target: str, tmp_path: Path, *, dry: bool = False, **variables: str) ->
             f'#!/bin/sh\necho {name} "$@" >> {log}\n[ "$1" != inspect ] || echo registry/image@sha256:1\n'
         )
         program.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **variables}
+    # Nothing of a make that runs these tests.
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
+    environment = {**outer, "PATH": f"{tmp_path}:{os.environ['PATH']}", **variables}
     ended = subprocess.run(
         ["make", *(["-n"] if dry else []), target],
         cwd=ROOT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.harness.server import LABLINK
 
 # By which its calls are told from the tests' own.
 KEY = "deployer"
+ROOT = Path(__file__).parents[2]
 VARIABLES = (
     "domain=lab.example.org",
     "image=ghcr.io/example/lablink-allocator",
@@ -34,14 +36,25 @@ class Deployer:
     async def deploy(self, verb: str, environment: str, *arguments: str, typed: str = "") -> tuple[int, str]:
         """Runs it; returns the status and all that it said."""
         self._name_the_address(environment)
+        return await self._run(LABLINK, "deploy", verb, environment, *VARIABLES, *arguments, typed=typed)
+
+    async def make(self, verb: str, environment: str, **more: str) -> tuple[int, str]:
+        """The same as pipelines do it: by a target of the Makefile, told by its environment."""
+        self._name_the_address(environment)
+        file = self.home / "variables.yaml"
+        tagless = [one for one in VARIABLES if not one.startswith("image_tag=")]
+        file.write_text("".join(f"{one.replace('=', ': ', 1)}\n" for one in tagless))
+        told = {"ENVIRONMENT": environment, "FILE": str(file), "IMAGE_TAG": "1.2.3", **more}
+        # What is installed already stays as it is.
+        return await self._run("make", "--silent", "--old-file=.venv/server.stamp", f"deploy-{verb}", more=told)
+
+    async def _run(
+        self, *command: str | Path, typed: str = "", more: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
-            LABLINK,
-            "deploy",
-            verb,
-            environment,
-            *VARIABLES,
-            *arguments,
-            env=self._environment,
+            *command,
+            cwd=ROOT,
+            env={**self._environment, **(more or {})},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
