@@ -193,6 +193,11 @@ class AwsSettings:
     state_bucket: str | None = _key(
         None, "S3 bucket for the pools' Terraform states; without it, the data directory", form=aws_forms.BUCKET
     )
+    permissions_boundary: str | None = _key(
+        None,
+        "The policy that bounds every role we make, where our own role demands one (terraform/allocator does)",
+        form=aws_forms.POLICY,
+    )
     endpoint_url: str | None = _key(
         None,
         "Another address of AWS, for trials with a local one",

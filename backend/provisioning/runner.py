@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from backend.provisioning.providers import Backend
 PLAN, TFVARS, STATE = "plan.out", "lablink.auto.tfvars.json", "terraform.tfstate"
 NO_STATE, BACKEND = "no.tfstate", "backend.tf.json"
 KEPT_STATES = 5
+# What does not speak JSON says what went wrong in its last lines, within a frame.
+LAST_LINES, FRAME = 12, " │╷╵"
 # What Terraform and its children may see of our environment: never TF_* of the caller, never our own secrets.
 _PASSED = (
     "PATH",
@@ -63,31 +66,36 @@ class TerraformRunner:
     cancel: asyncio.Event = field(default_factory=asyncio.Event)
     grace_s: float = 30
 
-    async def init(self) -> None:
+    async def init(self, **options: Any) -> None:
         """Makes the directory ready: ends a leftover run, copies the module, installs its providers.
+
+        ``options`` are further ones of ``terraform init``.
 
         Raises:
             TerraformFailed, TerraformCancelled
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await end_leftover(self.directory, grace_s=self.grace_s)
-        for source in (
-            *self.module.glob("*.tf"),
-            *self.module.glob("*.tftpl"),
-            *self.module.glob(".terraform.lock.hcl"),
-        ):
-            shutil.copyfile(source, self.directory / source.name)
+        unwanted = shutil.ignore_patterns(".terraform", "terraform.tfstate*")
+        shutil.copytree(self.module, self.directory, ignore=unwanted, dirs_exist_ok=True)
+        # What is copied keeps its modes; the directory is ours alone all the same.
+        self.directory.chmod(0o700)
         self._write_backend()
-        await self._run("init", no_color=IsFlagged, input=False)
+        await self._run("init", no_color=IsFlagged, input=False, **options)
 
-    async def plan(self, tfvars: Mapping[str, Any], *, parallelism: int, refresh: bool = True) -> dict[str, Any]:
+    async def plan(
+        self, tfvars: Mapping[str, Any], *, parallelism: int, refresh: bool = True, **options: Any
+    ) -> dict[str, Any]:
         """Plans for these variables; returns the plan as JSON. Without ``refresh`` the state is taken at its word.
+
+        ``options`` are further ones of ``terraform plan``.
 
         Raises:
             TerraformFailed, TerraformCancelled
         """
         write_private(self.directory / TFVARS, json.dumps(tfvars, indent=1))
-        await self._run("plan", json=IsFlagged, input=False, out=PLAN, parallelism=parallelism, refresh=refresh)
+        options = {"parallelism": parallelism, "refresh": refresh, **options}
+        await self._run("plan", json=IsFlagged, input=False, out=PLAN, **options)
         return await self._read_json("show", PLAN, json=IsFlagged)
 
     async def apply(self, *, parallelism: int) -> None:
@@ -119,6 +127,32 @@ class TerraformRunner:
         kind, _ = (await self._read_vms())[hostname]
         await self._run("untaint", f'{kind}.{VM_RESOURCE}["{hostname}"]')
 
+    async def list_addresses(self) -> set[str]:
+        """What the state holds, as ``type.name``; nothing where there is no state yet.
+
+        Raises:
+            TerraformFailed: the state cannot be read.
+        """
+        state = await self._read_json("state pull")
+        return {f"{each['type']}.{each['name']}" for each in state.get("resources", []) if each["mode"] == "managed"}
+
+    async def forget(self, addresses: Sequence[str]) -> None:
+        """Takes these out of the state; they themselves stay as they are.
+
+        Raises:
+            TerraformFailed, TerraformCancelled
+        """
+        await self._run("state rm", *addresses)
+
+    async def list_outputs(self) -> dict[str, Any]:
+        """The outputs of the last apply, by name.
+
+        Raises:
+            TerraformFailed: the state cannot be read.
+        """
+        outputs = await self._read_json("output", json=IsFlagged)
+        return {name: output["value"] for name, output in outputs.items()}
+
     async def _read_vms(self) -> dict[str, tuple[str, str | None]]:
         """The kind and status of each VM resource of the state, by hostname.
 
@@ -137,10 +171,12 @@ class TerraformRunner:
         if self.cancel.is_set():
             raise TerraformCancelled("cancelled")
         errors: list[str] = []
+        last: deque[str] = deque(maxlen=LAST_LINES)
 
         def on_line(raw: str) -> None:
             line = parse_line(raw, redact=self.redact)
             if line is not None:
+                last.append(line.message.strip(FRAME))
                 if line.is_error:
                     errors.append(line.message)
                 self.on_line(line)
@@ -156,7 +192,7 @@ class TerraformRunner:
         if self.cancel.is_set():
             raise TerraformCancelled("cancelled")
         if code != 0:
-            said = errors[0] if errors else f"it ended with status {code} and gave no reason"
+            said = errors[0] if errors else " ".join(filter(None, last)) or f"it ended with status {code}, silently"
             raise TerraformFailed(f"terraform {command}: {said}")
 
     async def _read_json(self, command: str, *arguments: str, **options: Any) -> dict[str, Any]:

@@ -33,6 +33,12 @@ variable "cost" {
   type        = string
 }
 
+variable "permissions_boundary" {
+  description = "The policy that bounds the pool's role; none if null."
+  type        = string
+  nullable    = true
+}
+
 variable "vms" {
   description = "The VMs that shall exist, by hostname. Type and place count when a VM is made, and not after."
   type = map(object({

@@ -26,6 +26,7 @@ from tests.harness.plan_policy import list_offences
 
 TERRAFORM = Path(shutil.which("terraform") or "terraform")
 POOL = types.SimpleNamespace(id=1, name="gpu", provider="aws", aws=AwsSpec(ami=AMI_PARAMETER, volume_gb=60))
+BOUNDARY = "arn:aws:iam::123456789012:policy/lablink-vm-boundary-dev"
 
 ATTACHMENT = """resource "aws_iam_role_policy_attachment" "more" {
   role       = local.name
@@ -109,7 +110,7 @@ async def plan(tmp_path_factory: pytest.TempPathFactory, aws: LocalAws) -> dict[
     (subnet, *_) = (await aws.ask("ec2", "describe_subnets"))["Subnets"]
     elsewhere = {"vpc_id": subnet["VpcId"], "subnet_ids": (subnet["SubnetId"],), "ami": AMI, "spot": True}
     with pytest.MonkeyPatch.context() as patch:
-        provider = make_provider(directory, aws, patch)
+        provider = make_provider(directory, aws, patch, f"aws.permissions_boundary={BOUNDARY}")
         calls = {}
         for name, loosened in {"as_it_is": None, "elsewhere": None, **LOOSENED}.items():
             spec = replace(POOL.aws, ssh_cidrs=("192.0.2.0/24",), **(elsewhere if name == "elsewhere" else {}))
@@ -158,12 +159,14 @@ def test_every_name_and_tag_says_whose_it_is(plan: dict[str, Any]) -> None:
                 assert named.items() <= values["tags"].items(), resource["address"]
             if resource["type"] in {"aws_security_group", "aws_iam_role", "aws_iam_instance_profile"}:
                 assert values["name"] == "lablink-gpu-dev"
+            if resource["type"] == "aws_iam_role":
+                assert values["permissions_boundary"] == BOUNDARY
 
 
-def make_provider(directory: Path, aws: LocalAws, patch: pytest.MonkeyPatch) -> AwsProvider:
+def make_provider(directory: Path, aws: LocalAws, patch: pytest.MonkeyPatch, *more: str) -> AwsProvider:
     for name, value in CREDENTIALS.items():
         patch.setenv(name, value)
-    settings = ["server.public_url=https://lablink.example.org", *aws.settings]
+    settings = ["server.public_url=https://lablink.example.org", *aws.settings, *more]
     return AwsProvider(load_settings(settings, environment={"LABLINK_HOME": str(directory / "home")}))
 
 

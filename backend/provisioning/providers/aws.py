@@ -108,6 +108,7 @@ class AwsProvider:
             "owner": self._aws.owner,
             "pool": pool.name,
             "cost": spec.cost or pool.name,
+            "permissions_boundary": self._aws.permissions_boundary,
             "vms": {vm.hostname: first for vm in vms},
             "user_data": {vm.hostname: self._user_data(pool, vm.hostname, vm.token) for vm in vms if vm.token},
             "ami": spec.ami,
