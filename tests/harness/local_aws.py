@@ -50,6 +50,7 @@ class LocalAws:
         self.url = f"http://127.0.0.1:{self.port}"
         self.cli_config = write_cli_config(directory)
         self._process: subprocess.Popen[bytes] | None = None
+        self._clients: dict[str, Any] = {}
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -99,14 +100,16 @@ class LocalAws:
 
     def client(self, service: str) -> Any:
         """A boto3 client of this AWS."""
-        return boto3.client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.url,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-            config=Config(retries={"max_attempts": 1}, proxies={}),
-        )
+        if service not in self._clients:
+            self._clients[service] = boto3.session.Session().client(
+                service,
+                region_name=REGION,
+                endpoint_url=self.url,
+                aws_access_key_id="testing",
+                aws_secret_access_key="testing",
+                config=Config(retries={"max_attempts": 1}, proxies={}),
+            )
+        return self._clients[service]
 
     def list_instances(self, **tags: str) -> dict[str, dict[str, Any]]:
         """The instances that are not terminated and bear these tags, by their tag ``Name``."""
@@ -121,7 +124,7 @@ class LocalAws:
 
     async def ask(self, service: str, method: str, /, **arguments: Any) -> Any:
         """One call, without holding up the event loop."""
-        return await asyncio.to_thread(getattr(self.client(service), method), **arguments)
+        return await asyncio.to_thread(lambda: getattr(self.client(service), method)(**arguments))
 
 
 def tags_of(thing: dict[str, Any]) -> dict[str, str]:

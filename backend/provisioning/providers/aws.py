@@ -141,7 +141,7 @@ class AwsProvider:
         """Removes none, and names them in the log: an instance that no row knows may hold somebody's work."""
         try:
             async with asyncio.timeout(LOOK_S):
-                found = await asyncio.to_thread(self._ec2.list_instances)
+                found = await asyncio.to_thread(self._ec2.list_instances, attempts=1)
         except (AwsFailed, TimeoutError) as exc:
             logger.warning("whether instances run that no row knows could not be found out: %s", exc or "no answer")
             return []
