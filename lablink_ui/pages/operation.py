@@ -16,7 +16,7 @@ from lablink_ui.frame import admin_frame
 from lablink_ui.parts import Chip, button, link_button, tag, text
 from lablink_ui.rows import count_done, log_line, percent_done, progress_row
 from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
-from lablink_ui.words import OPERATION_WORDS, person, sentence, what_of
+from lablink_ui.words import OPERATION_WORDS, count, person, sentence, what_of
 
 COLUMNS = (
     Column("machine", "Machine", "link"),
