@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backend.provisioning.runner import STATE
-
+STATE = "terraform.tfstate"
 # None: there is none.
 Content = bytes | None
 
