@@ -152,7 +152,7 @@ class _Execution:
         )
         self._terraform.environment = {**self._provider.environment, **inputs.environment}
         parallelism = self._worker.parallelism or inputs.parallelism
-        plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism)
+        plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism, refresh=inputs.refresh)
         verdict = check_plan(plan, destroying=frozenset() if is_launch else run.targets, living=run.living)
         if not verdict.is_allowed:
             raise PlanRefused("The plan was refused: " + "; ".join(verdict.refusals) + ".")

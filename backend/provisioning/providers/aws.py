@@ -105,7 +105,11 @@ class AwsProvider:
         return Backend("s3", arguments | ({"use_path_style": True} if self._aws.endpoint_url else {}))
 
     def write_inputs(self, directory: Path, pool: PoolView, vms: Sequence[ProviderVm]) -> Inputs:
-        """Only a VM that is made now gets user_data; of the others nothing is said that could change them."""
+        """Only a VM that is made now gets user_data; of the others nothing is said that could change them.
+
+        Nothing is refreshed: it would ask AWS some eight questions about each VM that nobody touches, and make one that
+        has vanished anew, without a boot script, because another was asked for.
+        """
         spec, first = pool.aws, asdict(pool.aws.list_placements()[0])
         tfvars = {
             "region": self._region,
@@ -123,7 +127,7 @@ class AwsProvider:
             "ssh_cidrs": list(spec.ssh_cidrs),
             "public_key": _ensure_ssh_key(directory / SSH_KEY) if spec.ssh_key else None,
         }
-        return Inputs(tfvars=tfvars, environment={}, parallelism=AT_ONCE)
+        return Inputs(tfvars=tfvars, environment={}, parallelism=AT_ONCE, refresh=False)
 
     async def reboot(self, hostname: str) -> None:
         """Boots an instance again, or boots one that is off."""
