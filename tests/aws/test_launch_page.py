@@ -48,8 +48,22 @@ async def test_the_page_says_what_it_costs_and_how_the_account_stands(admin: Vis
     await page.get_by_test_id("launch-count").fill("4")
     await page.get_by_test_id("launch-hours").fill("10")
     await expect(page.get_by_text("$21.04 for 10 hours")).to_be_visible()
-    await expect(page.get_by_text("$0.53 per machine and hour (AWS's list prices of 1 June 2025)")).to_be_visible()
+    await expect(
+        page.get_by_text("$0.53 per machine and hour (snapshot of AWS's list prices of 1 June 2025)")
+    ).to_be_visible()
     assert await examine(page) == []
+
+
+async def test_while_aws_takes_its_time_the_page_says_so_and_can_be_used(admin: Visitor, aws: LocalAws) -> None:
+    with aws.paused():
+        page = await admin.go("/admin/create?pool=gpu")
+        checks = page.get_by_test_id("launch-checks")
+        await expect(checks).to_have_attribute("data-status", "loading")
+        await expect(checks).to_contain_text("Looking at the account")
+        await expect(page.get_by_text("$0.53 per hour, $12.62 per day")).to_be_visible()
+        await expect(page.get_by_test_id("launch-submit")).to_be_enabled()
+        assert await examine(page) == []
+    await expect(checks).to_have_attribute("data-status", "warning", timeout=30_000)
 
 
 async def test_a_problem_stops_a_launch_until_it_is_acknowledged(admin: Visitor, server: Server) -> None:

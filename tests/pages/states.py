@@ -71,10 +71,6 @@ async def launch_too_many(page: Page) -> None:
     await expect(page.get_by_test_id("launch-error")).not_to_be_empty()
 
 
-async def see_checking(page: Page) -> None:
-    await expect(page.get_by_test_id("launch-checks")).to_have_attribute("data-status", "loading")
-
-
 async def launch_into_a_problem(page: Page) -> None:
     checks = page.get_by_test_id("launch-checks")
     await expect(checks).to_have_attribute("data-status", "problem", timeout=20_000)
@@ -158,7 +154,6 @@ FURNISHED = (
     State("admin", "/admin"),
     State("launch", "/admin/create?pool=genomics", is_variant=True),
     State("launch-error", "/admin/create?pool=genomics", act=launch_too_many),
-    State("launch-checking", "/admin/create?pool=cloud", act=see_checking, is_full=True, is_variant=True),
     State("launch-problem", "/admin/create?pool=cloud", act=launch_into_a_problem, is_full=True),
     State("admin-mend", "/admin", act=ask_to_mend),
     State("pool-state", "/admin/pools/cloud/state", is_full=True),
