@@ -18,8 +18,9 @@ from backend.errors import LabLinkError
 from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
 from backend.provisioning.process import end_leftover, run
 from backend.provisioning.providers import Backend
+from backend.provisioning.state_files import STATE
 
-PLAN, TFVARS, STATE = "plan.out", "lablink.auto.tfvars.json", "terraform.tfstate"
+PLAN, TFVARS = "plan.out", "lablink.auto.tfvars.json"
 NO_STATE, BACKEND = "no.tfstate", "backend.tf.json"
 KEPT_STATES = 5
 # What does not speak JSON says what went wrong in its last lines, within a frame.

@@ -15,6 +15,7 @@ from backend.errors import LabLinkError, Unavailable
 from backend.provisioning.guard import check_plan
 from backend.provisioning.output import OutputLine
 from backend.provisioning.providers import Provider, ProviderVm
+from backend.provisioning.rebuild import rebuild_state
 from backend.provisioning.runner import TerraformCancelled, TerraformRunner
 from backend.services import runs
 from backend.services.actor import Actor
@@ -115,10 +116,7 @@ class _Execution:
         try:
             if self._run.attempt > 1:
                 self._say("warn", f"attempt {self._run.attempt}: the former worker died; what it made is kept")
-            async with self._worker.installing:
-                await self._terraform.init()
-            before = await self._terraform.list_vms()
-            await self._apply(before)
+            await self._work()
             outcome = Outcome(OperationStatus.SUCCEEDED)
         except TerraformCancelled:
             outcome = Outcome(OperationStatus.CANCELLED, "cancelled; what was made by then is kept")
@@ -128,6 +126,18 @@ class _Execution:
             logger.exception("operation %s failed by a defect", self._run.operation_id)
             outcome = Outcome(OperationStatus.FAILED, f"an error of LabLink's own: {type(exc).__name__}: {exc}")
         return await self._look(outcome)
+
+    async def _work(self) -> None:
+        if self._run.kind is OperationKind.REBUILD:
+            pool, at = self._run.pool, self._db.now()
+            await rebuild_state(self._terraform, self._provider, pool, init=self._init, at=at, say=self._say)
+            return
+        await self._init()
+        await self._apply(await self._terraform.list_vms())
+
+    async def _init(self) -> None:
+        async with self._worker.installing:
+            await self._terraform.init()
 
     async def _apply(self, before: Mapping[str, bool]) -> None:
         run, is_launch = self._run, self._run.kind is OperationKind.LAUNCH

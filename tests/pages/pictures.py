@@ -23,6 +23,7 @@ from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.services.pools import set_pool_open
 from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
+from tests.harness.local_aws import CREDENTIALS
 from tests.harness.pages import Visitor, visit
 from tests.harness.server import Server
 from tests.pages.desks import KEY, furnish_desks
@@ -123,7 +124,9 @@ async def _database(url: str, name: str) -> str:
 @asynccontextmanager
 async def _serve(url: str) -> AsyncIterator[Server]:
     with tempfile.TemporaryDirectory(prefix="pictures") as home:
-        server = Server(Path(home) / "home", *SETTINGS, database_url=url, environment={"LABLINK_KEYS": KEY})
+        server = Server(
+            Path(home) / "home", *SETTINGS, database_url=url, environment={**CREDENTIALS, "LABLINK_KEYS": KEY}
+        )
         try:
             yield await server.start()
         finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from backend.provisioning.providers.facts import Facts
 from backend.services.views import PoolView
 
 
@@ -43,6 +44,7 @@ class Provider(Protocol):
     """What the steps of an operation need of a provider."""
 
     name: str
+    facts: Facts
 
     @property
     def module(self) -> Path:

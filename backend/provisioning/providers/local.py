@@ -11,6 +11,8 @@ from pathlib import Path
 
 from backend.provisioning.local_vms import LocalVms
 from backend.provisioning.providers import Backend, Inputs, ProviderVm
+from backend.provisioning.providers.facts import Facts
+from backend.provisioning.providers.local_facts import LocalFacts
 from backend.provisioning.runner import write_private
 from backend.resources import terraform_dir
 from backend.services.views import PoolView
@@ -28,6 +30,7 @@ class LocalProvider:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._vms = LocalVms(settings.home / "vms")
+        self.facts: Facts = LocalFacts(settings.home / "pools")
 
     @property
     def module(self) -> Path:
