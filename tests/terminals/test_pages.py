@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 
+import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
@@ -51,6 +52,7 @@ async def check_axe(*pages: Page) -> None:
         assert report.violations_count == 0, report.generate_report()
 
 
+@pytest.mark.alone
 async def test_one_click_leads_from_the_link_to_a_prompt_with_the_machines_name_within_two_seconds(lab, arrive) -> None:
     person = await arrive(lab)
     await person.go("/join/default")
