@@ -8,7 +8,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from nicegui import ui
 
-from backend.errors import InvalidInput, NotFound
+from backend.errors import NotFound
 from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.enrolments import create_enrolments
@@ -19,6 +19,7 @@ from lablink_ui.components import CopyButton, Empty, LiveTable
 from lablink_ui.frame import Frame, admin_frame
 from lablink_ui.pages.overview import POOL_COLUMNS
 from lablink_ui.pages.pool_admission import AdmissionPart
+from lablink_ui.pages.pool_fields import PoolFields
 from lablink_ui.parts import Chip, Field, button, link_button, on_submit, tag, text
 from lablink_ui.rows import pool_row
 from lablink_ui.visits import Visit, attempt, find_visit, to_login
@@ -45,7 +46,7 @@ async def pools(request: Request) -> Response | None:
                 hint="Lower-case letters, digits and hyphens; it is part of every hostname",
                 required=True,
             )
-            fields = _Fields(house.pool_defaults, house)
+            fields = PoolFields(house.pool_defaults, house)
             tag("button", "button primary start", "Make pool", type="submit", data_testid="pool-submit")
 
         async def make() -> str:
@@ -96,7 +97,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
     with tag("div", "grid2"):
         with tag("form", "card pad") as form:
             tag("h2", "", "Specification")
-            fields = _Fields(spec_of(found), house)
+            fields = PoolFields(spec_of(found), house)
             tag("span", "hint sub", "Machines that run already are not touched.")
             save_button = tag("button", "button primary start", "Save", type="submit", data_testid="pool-save")
             save_button.set_visibility(visit.may_administer)
@@ -186,131 +187,3 @@ def _draw_tokens(visit: Visit, name: str) -> None:
 def _known_here(spec: PoolSpec, house: House) -> PoolSpec:
     """The specification with what this server allows."""
     return replace(spec, providers=tuple(house.providers), is_loopback=house.settings.is_loopback)
-
-
-class _Fields:
-    """The fields of a pool's specification."""
-
-    def __init__(self, spec: PoolSpec, house: House) -> None:
-        providers = {name: name for name in house.providers}
-        with tag("div", "fields"):
-            self.provider = Field("Provider", name="provider", kind="select", value=spec.provider, options=providers)
-            self.max = Field(
-                "Most machines", name="max", kind="number", value=str(spec.max), min=1, max=1000, testid="pool-max"
-            )
-            self.available_min = Field(
-                "Free ones to keep ready",
-                name="available_min",
-                kind="number",
-                value=str(spec.available_min),
-                min=0,
-                max=1000,
-                testid="pool-available-min",
-            )
-            self.price = Field(
-                "Price per machine and hour, $",
-                name="price",
-                kind="number",
-                value=f"{spec.price_per_hour:g}",
-                min=0,
-                step="any",
-                testid="pool-price",
-            )
-            self.boot = Field(
-                "Boot deadline, seconds", name="boot", kind="number", value=str(spec.boot_deadline_s), min=30
-            )
-            self.grace = Field(
-                "May be silent for, seconds", name="grace", kind="number", value=str(spec.unreachable_grace_s), min=30
-            )
-            self.duration = Field(
-                "A seat ends after, minutes",
-                name="claim_duration",
-                kind="number",
-                value=_minutes(spec.claim_duration_s),
-                min=1,
-                hint="Empty: it does not. Researchers can stay longer by a click",
-                testid="pool-claim-duration",
-            )
-            self.idle = Field(
-                "Or unused for, minutes",
-                name="idle_limit",
-                kind="number",
-                value=_minutes(spec.idle_limit_s),
-                min=1,
-                hint="Empty: it does not. A machine at work is in use",
-                testid="pool-idle-limit",
-            )
-            self.terminal = _choice("Terminal in the browser", "terminal", is_on=spec.terminal)
-            self.crd = _choice("Chrome Remote Desktop", "crd", is_on=spec.crd)
-        self.url_template = Field(
-            "Link to the machine",
-            name="url_template",
-            value=spec.url_template or "",
-            hint="https://…, with {hostname} and {email} filled in for each seat",
-            testid="pool-url-template",
-        )
-        self.repository = Field(
-            "Git repository",
-            name="repository",
-            value=spec.repository or "",
-            hint="Cloned on each machine before it is ready",
-            testid="pool-repository",
-        )
-        self.script = Field(
-            "Startup script",
-            name="script",
-            kind="area",
-            value=spec.startup_script or "",
-            hint="Run on each machine before it is ready",
-            testid="pool-script",
-        )
-
-    @property
-    def all(self) -> list[Field]:
-        """Every field."""
-        return [value for value in vars(self).values() if isinstance(value, Field)]
-
-    def lock(self) -> None:
-        """Makes them something to look at only."""
-        for field in self.all:
-            field.input.props["disabled"] = True
-
-    def read(self, base: PoolSpec) -> PoolSpec:
-        """What stands in the fields now.
-
-        Raises:
-            InvalidInput: a number is none.
-        """
-        try:
-            return replace(
-                base,
-                provider=self.provider.value,
-                max=int(self.max.value),
-                available_min=int(self.available_min.value),
-                price_per_hour=float(self.price.value),
-                boot_deadline_s=int(self.boot.value),
-                unreachable_grace_s=int(self.grace.value),
-                claim_duration_s=_seconds(self.duration.value),
-                idle_limit_s=_seconds(self.idle.value),
-                terminal=self.terminal.value == "on",
-                crd=self.crd.value == "on",
-                url_template=self.url_template.value.strip() or None,
-                repository=self.repository.value.strip() or None,
-                startup_script=self.script.value.replace("\r\n", "\n") or None,
-            )
-        except ValueError:
-            raise InvalidInput("Fill every number field with a number.") from None
-
-
-def _minutes(seconds: int | None) -> str:
-    return f"{seconds / 60:g}" if seconds is not None else ""
-
-
-def _seconds(minutes: str) -> int | None:
-    return round(float(minutes) * 60) if minutes.strip() else None
-
-
-def _choice(label: str, name: str, *, is_on: bool) -> Field:
-    """Whether a seat offers a connection."""
-    options, value = {"on": "Offered", "off": "Not offered"}, "on" if is_on else "off"
-    return Field(label, name=name, kind="select", value=value, options=options, testid=f"pool-{name}")

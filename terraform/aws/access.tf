@@ -33,7 +33,7 @@ data "aws_iam_policy_document" "vm" {
   }
 }
 
-resource "aws_iam_role" "vm" {
+resource "aws_iam_role" "pool" {
   count = local.shared
 
   name               = local.name
@@ -42,19 +42,19 @@ resource "aws_iam_role" "vm" {
   tags               = local.tags
 }
 
-resource "aws_iam_role_policy" "vm" {
+resource "aws_iam_role_policy" "pool" {
   count = local.shared
 
   name   = "session-manager"
-  role   = aws_iam_role.vm[0].id
+  role   = aws_iam_role.pool[0].id
   policy = data.aws_iam_policy_document.vm.json
 }
 
-resource "aws_iam_instance_profile" "vm" {
+resource "aws_iam_instance_profile" "pool" {
   count = local.shared
 
   name = local.name
-  role = aws_iam_role.vm[0].name
+  role = aws_iam_role.pool[0].name
   tags = local.tags
 }
 

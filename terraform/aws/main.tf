@@ -39,7 +39,7 @@ resource "aws_instance" "vm" {
   instance_type          = each.value.instance_type
   subnet_id              = local.subnet_of_vm[each.key]
   vpc_security_group_ids = [aws_security_group.pool[0].id]
-  iam_instance_profile   = aws_iam_instance_profile.vm[0].name
+  iam_instance_profile   = aws_iam_instance_profile.pool[0].name
   key_name               = one(aws_key_pair.pool[*].key_name)
   user_data              = lookup(var.user_data, each.key, null)
   tags                   = merge(local.tags, { Name = each.key })
