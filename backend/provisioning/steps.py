@@ -14,8 +14,9 @@ from backend.db.engine import Database
 from backend.errors import LabLinkError, Unavailable
 from backend.provisioning.guard import check_plan
 from backend.provisioning.output import OutputLine
-from backend.provisioning.providers import Provider, ProviderVm
-from backend.provisioning.runner import TerraformCancelled, TerraformRunner
+from backend.provisioning.places import Places
+from backend.provisioning.providers import Place, Provider, ProviderVm
+from backend.provisioning.runner import TerraformCancelled, TerraformFailed, TerraformRunner
 from backend.services import runs
 from backend.services.actor import Actor
 from backend.services.enrolments import create_vm_enrolments
@@ -33,6 +34,12 @@ class PlanRefused(LabLinkError):
     """The guard said no; nothing was changed."""
 
     code = "plan_refused"
+
+
+class NoRoom(LabLinkError):
+    """The provider had room for a VM at none of its places."""
+
+    code = "no_room"
 
 
 @dataclass(slots=True)
@@ -82,6 +89,9 @@ class _Execution:
         self._provider = worker.providers[run.pool.provider]
         self._lines: list[LogLine] = []
         self._progress: dict[str, Progress] = {}
+        # Of the apply that runs: what was said of each VM that failed.
+        self._failures: dict[str, str] = {}
+        self._left_alone: frozenset[str] = frozenset()
         self._cancel = asyncio.Event()
         self._is_lost = False
         self._terraform = TerraformRunner(
@@ -117,29 +127,64 @@ class _Execution:
                 self._say("warn", f"attempt {self._run.attempt}: the former worker died; what it made is kept")
             async with self._worker.installing:
                 await self._terraform.init()
-            before = await self._terraform.list_vms()
-            await self._apply(before)
+            await self._carry_through(await self._terraform.list_vms())
             outcome = Outcome(OperationStatus.SUCCEEDED)
         except TerraformCancelled:
             outcome = Outcome(OperationStatus.CANCELLED, "cancelled; what was made by then is kept")
         except LabLinkError as exc:
-            outcome = Outcome(OperationStatus.FAILED, exc.message)
+            outcome = Outcome(OperationStatus.FAILED, self._provider.explain(exc.message))
         except Exception as exc:
             logger.exception("operation %s failed by a defect", self._run.operation_id)
             outcome = Outcome(OperationStatus.FAILED, f"an error of LabLink's own: {type(exc).__name__}: {exc}")
         return await self._look(outcome)
 
-    async def _apply(self, before: Mapping[str, bool]) -> None:
-        run, is_launch = self._run, self._run.kind is OperationKind.LAUNCH
+    async def _carry_through(self, before: Mapping[str, bool]) -> None:
+        """Plans and applies, again for as long as VMs that found no room have another place to try."""
         before = await self._recognise(before)
+        if self._run.attempt > 1 and self._run.kind is OperationKind.LAUNCH:
+            self._left_alone = await self._settle_twins(self._run.targets - frozenset(before))
+        to_make = [vm.hostname for vm in self._run.vms if self._shall_be_made(vm, before)]
+        places = Places(self._provider, await self._provider.list_places(self._run.pool) if to_make else [], to_make)
+        while True:
+            self._failures.clear()
+            try:
+                await self._apply(before, places.now)
+            except TerraformFailed as exc:
+                moves = {} if self._cancel.is_set() else places.find_next(self._failures)
+                if not moves and places.is_full(self._failures):
+                    raise NoRoom(f"{self._provider.explain(exc.message)} Tried: {places.name_tried()}.") from exc
+                if not moves:
+                    raise
+            else:
+                return
+            for sentence in dict.fromkeys(moves.values()):
+                self._say("warn", sentence)
+            self._progress |= {name: Progress(ProgressState.RUNNING, moves[name], 0.0) for name in moves}
+            before = await self._recognise(await self._terraform.list_vms())
+
+    async def _settle_twins(self, unknown: frozenset[str]) -> frozenset[str]:
+        """What a run that died has made without writing it down is made anew. Returns what lives, to be left alone."""
+        twins = frozenset(await self._provider.list_twins(unknown))
+        living = twins & await self._until_answered(lambda: runs.list_living(self._db, self._run.operation_id))
+        if living:
+            names = ", ".join(sorted(living))
+            self._say("warn", f"in use, though Terraform's state does not know it, and left as it is: {names}")
+        if twins - living:
+            names = ", ".join(sorted(twins - living))
+            self._say("warn", f"made by the run that died, which did not write it down; made anew: {names}")
+            await self._provider.remove_leftovers(twins - living)
+        return living
+
+    async def _apply(self, before: Mapping[str, bool], places: Mapping[str, Place]) -> None:
+        run, is_launch = self._run, self._run.kind is OperationKind.LAUNCH
         wanted = [vm for vm in run.vms if self._shall_exist(vm, before)]
-        to_make = [vm.id for vm in wanted if not before.get(vm.hostname, False)]
+        to_make = [vm.id for vm in wanted if self._shall_be_made(vm, before)]
         actor = Actor.operation(run.operation_id)
         tokens = await self._until_answered(lambda: create_vm_enrolments(self._db, to_make, actor=actor))
+        await self._until_answered(lambda: runs.record_places(self._db, run.operation_id, places))
         self._terraform.redact = tuple(tokens.values())
-        inputs = self._provider.write_inputs(
-            self._terraform.directory, run.pool, [ProviderVm(vm.hostname, tokens.get(vm.id)) for vm in wanted]
-        )
+        vms = [ProviderVm(vm.hostname, tokens.get(vm.id), places.get(vm.hostname, vm.place)) for vm in wanted]
+        inputs = self._provider.write_inputs(self._terraform.directory, run.pool, vms)
         self._terraform.environment = {**self._provider.environment, **inputs.environment}
         parallelism = self._worker.parallelism or inputs.parallelism
         plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism)
@@ -153,7 +198,12 @@ class _Execution:
                 await self._until_answered(lambda: runs.take_in(self._db, run.operation_id, half_made))
         await self._terraform.apply(parallelism=parallelism)
 
+    def _shall_be_made(self, vm: RunVm, before: Mapping[str, bool]) -> bool:
+        return self._shall_exist(vm, before) and not before.get(vm.hostname, False)
+
     def _shall_exist(self, vm: RunVm, before: Mapping[str, bool]) -> bool:
+        if vm.hostname in self._left_alone:
+            return False
         if vm.is_target:
             return self._run.kind is OperationKind.LAUNCH
         is_whole = before.get(vm.hostname)
@@ -185,7 +235,8 @@ class _Execution:
             await self._remove_rest(outcome, state)
         except LabLinkError as exc:
             # Who can tell what is left? Only what Terraform itself reported as gone counts as gone.
-            outcome.status, outcome.reason = OperationStatus.FAILED, f"{exc.message} {outcome.reason or ''}".strip()
+            reasons = dict.fromkeys((exc.message, outcome.reason or ""))
+            outcome.status, outcome.reason = OperationStatus.FAILED, " ".join(reasons).strip()
         return outcome
 
     async def _remove_rest(self, outcome: Outcome, state: Mapping[str, bool]) -> None:
@@ -229,7 +280,9 @@ class _Execution:
             detail = line.message if state is ProgressState.FAILED else None
             self._progress[line.hostname] = Progress(state, detail, line.elapsed_s)
         elif line.hostname and line.is_error:
-            self._progress[line.hostname] = Progress(ProgressState.FAILED, line.message[:500], line.elapsed_s)
+            self._failures[line.hostname] = line.message
+            detail = self._provider.explain(line.message)[:500]
+            self._progress[line.hostname] = Progress(ProgressState.FAILED, detail, line.elapsed_s)
 
     def _say(self, level: str, message: str) -> None:
         self._lines.append(LogLine(self._db.now(), level, message))

@@ -15,6 +15,8 @@ terraform {
 # Credentials come from the environment, as every AWS tool reads them.
 provider "aws" {
   region = var.region
+  # The provider's own 25 would go on for most of an hour where a zone has no room.
+  max_retries = var.retries
 }
 
 locals {

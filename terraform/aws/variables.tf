@@ -3,6 +3,11 @@ variable "region" {
   type        = string
 }
 
+variable "retries" {
+  description = "How often a call is repeated that AWS throttles, fails, or has no room for."
+  type        = number
+}
+
 variable "environment" {
   description = "The environment, part of every name: three of them live side by side in one account."
   type        = string
