@@ -270,8 +270,8 @@ class _LockIsHeld(StateLocked):
     def __init__(self, lock: Lock) -> None:
         since = f"{lock.created_at:%Y-%m-%d %H:%M:%S} UTC"
         super().__init__(
-            f"{lock.who} has had the pool's state locked since {since} (terraform {lock.operation}). Ask again when that "
-            f"has ended; if it is dead, `terraform force-unlock {lock.id}` in the pool's directory ends its lock."
+            f"{lock.who} has had the pool's state locked since {since} (terraform {lock.operation}). Ask again when "
+            f"that has ended; if it is dead, `terraform force-unlock {lock.id}` in the pool's directory ends its lock."
         )
         self.lock = lock
 

@@ -49,7 +49,10 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class VmView:
-    """A VM as people see it. ``actions`` are the verbs allowed now; percentages run from 0 to 100."""
+    """A VM as people see it. ``actions`` are the verbs allowed now; percentages run from 0 to 100.
+
+    ``interruption_at``: when the cloud takes it away, if it has said so.
+    """
 
     id: int
     hostname: str
@@ -74,6 +77,7 @@ class VmView:
     status_changed_at: datetime
     price_per_hour: float
     actions: tuple[str, ...]
+    interruption_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,24 @@ class Call:
 
 @dataclass
 class Fault:
-    """What is done to the calls that ``hits``: refused with ``code``."""
+    """What is done to the calls that ``hits``, ``times`` in all and not to the first ``after``: they are refused with
+    ``code``, or held until it is mended.
+    """
 
     hits: Callable[[Call], bool]
-    code: str
+    code: str | None
     message: str = ""
     times: float = float("inf")
+    after: int = 0
+    mended: threading.Event = field(default_factory=threading.Event)
+
+    def takes(self, call: Call) -> bool:
+        """Whether this call is one of those."""
+        if not self.hits(call) or self.times <= 0:
+            return False
+        self.after -= 1
+        self.times -= self.after < 0
+        return self.after < 0
 
 
 class FaultyAws:
@@ -76,20 +88,30 @@ class FaultyAws:
 
     def close(self) -> None:
         """Ends it."""
+        self.mend()
         self._http.shutdown()
         self._http.server_close()
 
     def fail(
-        self, action: str, code: str, message: str = "said by the test", *, times: float = float("inf"), **where: str
+        self,
+        action: str,
+        code: str,
+        message: str = "said by the test",
+        *,
+        times: float = float("inf"),
+        after: int = 0,
+        **where: str,
     ) -> Fault:
-        """Has this action refused, always or a number of times, where its parameters hold these (``SubnetId=…``)."""
-        return self._add(
-            lambda call: call.action == action and where.items() <= call.parameters.items(), code, message, times
-        )
+        """Has this action refused where its parameters hold these (``SubnetId=…``)."""
+        return self._add(Fault(_is(action, where), code, message, times, after))
 
     def fail_key(self, key: str, code: str, message: str = "said by the test") -> Fault:
         """Has everything refused that is signed with this access key."""
-        return self._add(lambda call: call.key == key, code, message)
+        return self._add(Fault(lambda call: call.key == key, code, message))
+
+    def hold(self, action: str, **where: str) -> Fault:
+        """Lets nobody know the answer before ``mend``; what was asked for is done all the same."""
+        return self._add(Fault(_is(action, where), None))
 
     def of(self, action: str) -> list[Call]:
         """The calls of one action so far."""
@@ -97,33 +119,36 @@ class FaultyAws:
 
     def mend(self) -> None:
         """The bad day is over."""
+        for fault in self.faults:
+            fault.mended.set()
         self.faults.clear()
 
-    def _add(self, hits: Callable[[Call], bool], code: str, message: str, times: float = float("inf")) -> Fault:
-        self.faults.append(Fault(hits, code, message, times))
-        return self.faults[-1]
+    def _add(self, fault: Fault) -> Fault:
+        self.faults.append(fault)
+        return fault
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         call = _call(handler, body)
         with self._lock:
             self.calls.append(call)
-            fault = next((each for each in self.faults if each.times > 0 and each.hits(call)), None)
-            if fault is not None:
-                fault.times -= 1
-        if fault is not None:
+            fault = next((each for each in list(self.faults) if each.takes(call)), None)
+        if fault is not None and fault.code is not None:
             form = _FORMS.get(call.service, f"<ErrorResponse>{_QUERY_ERROR}<RequestId>0</RequestId></ErrorResponse>")
             said = form.format(code=fault.code, message=fault.message).encode()
             self._write(handler, _STATUSES.get(fault.code, 400), [("Content-Type", "text/xml")], said)
             return
-        self._forward(handler, body)
+        self._forward(handler, body, fault)
 
-    def _forward(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    def _forward(self, handler: BaseHTTPRequestHandler, body: bytes, held: Fault | None) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.aws.port, timeout=60)
         connection.request(handler.command, handler.path, body, dict(handler.headers.items()))
         answer = connection.getresponse()
         kept = [each for each in answer.getheaders() if each[0].lower() not in _HOP_BY_HOP]
-        self._write(handler, answer.status, kept, answer.read(), length=answer.getheader("Content-Length"))
+        said = answer.read()
+        if held is not None:
+            held.mended.wait()
+        self._write(handler, answer.status, kept, said, length=answer.getheader("Content-Length"))
         connection.close()
 
     def _write(
@@ -148,6 +173,10 @@ class FaultyAws:
 
 
 _HOP_BY_HOP = {"connection", "content-length", "transfer-encoding"}
+
+
+def _is(action: str, where: dict[str, str]) -> Callable[[Call], bool]:
+    return lambda call: call.action == action and where.items() <= call.parameters.items()
 
 
 def _call(handler: BaseHTTPRequestHandler, body: bytes) -> Call:

@@ -196,6 +196,7 @@ class AwsProvider:
                 enrolment_token=token,
                 agent=agent_package(),
                 image=pool.aws.image,
+                is_spot=pool.aws.spot,
             )
         )
 
