@@ -193,11 +193,8 @@ class AwsSettings:
     state_bucket: str | None = _key(
         None, "S3 bucket for the pools' Terraform states; without it, the data directory", form=aws_forms.BUCKET
     )
-    retries: int = _key(
-        5,
-        "How often Terraform repeats a call that AWS throttles or has no room for; each pause may double",
-        low=1,
-        high=25,
+    attempts: int = _key(
+        6, "How often Terraform asks AWS where it throttles or has no room; pauses double each time", low=1, high=25
     )
     endpoint_url: str | None = _key(
         None,

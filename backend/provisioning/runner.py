@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,8 +217,7 @@ class TerraformRunner:
         if self.cancel.is_set():
             raise TerraformCancelled("cancelled")
         if code != 0:
-            said = errors[0] if errors else " ".join(last) or f"it ended with status {code} and gave no reason"
-            raise TerraformFailed(f"terraform {command}: {said}")
+            raise TerraformFailed(f"terraform {command}: {_why(code, errors, last)}")
 
     def _say(self, level: str, message: str) -> None:
         self.on_line(OutputLine(datetime.now(UTC), level, message))
@@ -274,6 +273,15 @@ class _LockIsHeld(StateLocked):
             f"that has ended; if it is dead, `terraform force-unlock {lock.id}` in the pool's directory ends its lock."
         )
         self.lock = lock
+
+
+def _why(code: int, errors: Sequence[str], last: Iterable[str]) -> str:
+    if errors:
+        return errors[0]
+    if code < 0:
+        return f"it was killed (signal {-code})"
+    # Not every command marks its errors.
+    return " ".join(last) or f"it ended with status {code} and gave no reason"
 
 
 def write_private(path: Path, content: str) -> None:

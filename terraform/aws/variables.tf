@@ -3,8 +3,8 @@ variable "region" {
   type        = string
 }
 
-variable "retries" {
-  description = "How often a call is repeated that AWS throttles, fails, or has no room for."
+variable "attempts" {
+  description = "How often AWS is asked where it throttles, fails, or has no room."
   type        = number
 }
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from backend.db.engine import Database
 from backend.provisioning.aws_failures import find_failure
 from backend.provisioning.ec2 import AwsFailed, Ec2
 from backend.provisioning.providers.aws import AwsProvider
+from backend.provisioning.runner import STATE
 from backend.provisioning.steps import Worker
 from backend.services.aws_spec import AwsSpec
 from backend.services.operations import get_operation, list_operation_log, request_launch
@@ -22,7 +25,7 @@ from backend.services.vms import get_vm
 from backend.settings import load_settings
 from backend.tasks.owner import this_process
 from tests.conftest import make_database
-from tests.harness.faulty_aws import FaultyAws
+from tests.harness.faulty_aws import Fault, FaultyAws
 from tests.harness.local_aws import AMI_PARAMETER, CREDENTIALS, REGION, LocalAws
 from tests.services.worlds import ADMIN
 
@@ -36,7 +39,7 @@ class World:
     """One pool on AWS, met through the proxy, with its state in a directory; no server around it."""
 
     def __init__(self, db: Database, directory: Path, proxy: FaultyAws) -> None:
-        options = [*proxy.settings, "server.public_url=https://bad-day.example.org", "aws.retries=1"]
+        options = [*proxy.settings, "server.public_url=https://bad-day.example.org", "aws.attempts=2"]
         settings = load_settings(options, environment={"LABLINK_HOME": str(directory / "home")})
         self.db, self.proxy, self.aws = db, proxy, proxy.aws
         self.worker = Worker(
@@ -71,7 +74,7 @@ class World:
 
     def state(self) -> list[str]:
         """The hostnames in Terraform's state."""
-        state = json.loads((self.directory / "terraform.tfstate").read_text())
+        state = json.loads((self.directory / STATE).read_text())
         (vms,) = [
             each["instances"] for each in state["resources"] if each["name"] == "vm" and each["type"] == "aws_instance"
         ] or [[]]
@@ -91,10 +94,39 @@ async def world(template_url: str, tmp_path_factory: pytest.TempPathFactory, aws
     await db.close()
 
 
-@pytest.fixture(autouse=True)
-def mended(world: World) -> None:
-    """No test leaves its faults to the next."""
-    world.proxy.mend()
+@dataclass
+class Day:
+    """What happened: a launch with credentials that had expired, then one with good ones and too little room."""
+
+    expired: OperationView
+    expired_vms: dict[str, tuple[str, str | None]]
+    launched: OperationView
+    log: list[str]
+    vms: dict[str, tuple[str, str | None]]
+    throttled: Fault
+
+
+@pytest.fixture(scope="module")
+async def day(world: World) -> Day:
+    """One bad day for all tests: the first zone has room for one machine, the second for two, and four are wanted."""
+    proxy = world.proxy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "yesterdays")
+        proxy.fail_key("yesterdays", "ExpiredToken", "The security token included in the request is expired")
+        expired = await world.launch(1)
+        patch.setenv("AWS_ACCESS_KEY_ID", "todays")
+        throttled = proxy.fail("CreateSecurityGroup", "RequestLimitExceeded", "Request limit exceeded.", times=1)
+        for zone, room in zip(ZONES, (1, 2), strict=True):
+            subnet = subnet_in(world, zone)
+            proxy.fail("RunInstances", "InsufficientInstanceCapacity", NO_ROOM, after=room, SubnetId=subnet)
+        launched = await world.launch(4)
+        kept = (world.directory / STATE).read_bytes()
+        patch.setenv("AWS_ACCESS_KEY_ID", "yesterdays")
+        await world.launch(1)
+        assert (world.directory / STATE).read_bytes() == kept
+    proxy.mend()
+    statuses = [await world.statuses(each) for each in (expired, launched)]
+    return Day(expired, statuses[0], launched, await world.log(launched), statuses[1], throttled)
 
 
 def subnet_in(world: World, zone: str) -> str:
@@ -102,31 +134,45 @@ def subnet_in(world: World, zone: str) -> str:
     return min(each["SubnetId"] for each in found["Subnets"])
 
 
-async def test_machines_that_find_no_room_go_on_to_the_next_zone_and_those_that_came_up_stay(world: World) -> None:
-    first, second = (subnet_in(world, zone) for zone in ZONES)
-    world.proxy.fail("RunInstances", "InsufficientInstanceCapacity", NO_ROOM, after=1, SubnetId=first)
-    throttled = world.proxy.fail(
-        "RunInstances", "RequestLimitExceeded", "Request limit exceeded.", times=1, SubnetId=second
+def test_expired_credentials_are_told_with_the_next_step_and_renewed_ones_work(day: Day) -> None:
+    says = (
+        "AWS takes the server's credentials no longer: they have expired (ExpiredToken). Renew the credentials that "
+        "the server runs with (its role, its profile or its environment), then ask again. What exists stays as it is, "
+        "and so does Terraform's state."
     )
-    launched = await world.launch(3)
-    assert launched.status == "succeeded", launched.reason
-    instances = world.instances()
-    names = [each.hostname for each in launched.progress]
-    assert sorted(instances[name][1] for name in names) == [ZONES[0], ZONES[1], ZONES[1]]
-    assert (await world.log(launched)).count(
-        "no g4dn.xlarge in us-east-1a at the moment; trying g4dn.xlarge in us-east-1b"
-    ) == 1
-    # Each was made once, and what was throttled was asked for again.
-    assert throttled.times == 0
-    ids = {each["InstanceId"] for each in list_all(world)}
-    assert len(ids & {instances[name][0] for name in names}) == len(names) == len(ids)
-    assert set(names) <= set(world.state())
-    assert {status for status, _ in (await world.statuses(launched)).values()} == {"booting"}
-    async with world.db.transaction() as session:
-        from sqlalchemy import text
+    assert (day.expired.status, day.expired.reason) == ("failed", says)
+    assert list(day.expired_vms.values()) == [("failed", day.expired.reason)]
+    assert "booting" in {status for status, _ in day.vms.values()}
 
-        rows = await session.execute(text("SELECT hostname, facts -> 'place' ->> 'zone' FROM vms"))
-        assert {name: zone for name, zone in rows if name in names} == {name: instances[name][1] for name in names}
+
+def test_what_is_throttled_is_asked_again(day: Day, world: World) -> None:
+    assert day.throttled.times == 0
+    assert len(world.proxy.of("CreateSecurityGroup")) == 2
+
+
+def test_machines_that_find_no_room_go_on_to_the_next_zone_and_those_that_came_up_stay(day: Day, world: World) -> None:
+    made = {name for name, (status, _) in day.vms.items() if status == "booting"}
+    instances = world.instances()
+    assert set(instances) == made
+    assert sorted(zone for _, zone in instances.values()) == [ZONES[0], ZONES[1], ZONES[1]]
+    assert day.log.count("no g4dn.xlarge in us-east-1a at the moment; trying g4dn.xlarge in us-east-1b") == 1
+    # Each was made once, and none is left of which nobody knows.
+    assert {each["InstanceId"] for each in list_all(world)} == {instance_id for instance_id, _ in instances.values()}
+    assert world.state() == sorted(made)
+
+
+def test_with_no_room_anywhere_it_gives_up_and_says_where_it_tried(day: Day) -> None:
+    says = f"{SAYS_NO_ROOM}Name more zones or instance types in the pool, or launch again later."
+    tried = "Tried: g4dn.xlarge in us-east-1a, g4dn.xlarge in us-east-1b."
+    assert (day.launched.status, day.launched.reason) == ("failed", f"{says} {tried}")
+    assert [reason for status, reason in day.vms.values() if status == "failed"] == [says]
+
+
+async def test_where_a_machine_was_made_is_written_down(day: Day, world: World) -> None:
+    async with world.db.transaction() as session:
+        rows = (await session.execute(text("SELECT hostname, facts -> 'place' ->> 'zone' FROM vms"))).all()
+    zones = {name: zone for name, (_, zone) in world.instances().items()}
+    assert zones.items() <= dict(map(tuple, rows)).items()
 
 
 def list_all(world: World) -> list[dict]:
@@ -135,61 +181,16 @@ def list_all(world: World) -> list[dict]:
     return [each for reservation in found["Reservations"] for each in reservation["Instances"]]
 
 
-async def test_with_no_room_anywhere_the_launch_gives_up_and_says_where_it_tried(world: World) -> None:
-    before = world.instances()
-    world.proxy.fail("RunInstances", "InsufficientInstanceCapacity", NO_ROOM)
-    launched = await world.launch(1)
-    says = f"{SAYS_NO_ROOM}Name more zones or instance types in the pool, or launch again later."
-    tried = "Tried: g4dn.xlarge in us-east-1a, g4dn.xlarge in us-east-1b."
-    assert (launched.status, launched.reason) == ("failed", f"{says} {tried}")
-    assert list((await world.statuses(launched)).values()) == [("failed", says)]
-    assert world.instances() == before
-
-
-async def test_expired_credentials_are_told_the_state_stays_and_renewed_ones_work_for_as_many_as_the_quota_has(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, state = world.instances(), world.directory / "terraform.tfstate"
-    kept = state.read_bytes() if state.exists() else None
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "yesterdays")
-    world.proxy.fail_key("yesterdays", "ExpiredToken", "The security token included in the request is expired")
-    expired = await world.launch(1)
-    assert expired.status == "failed"
-    assert expired.reason == (
-        "AWS takes the server's credentials no longer: they have expired (ExpiredToken). Renew the credentials that "
-        "the server runs with (its role, its profile or its environment), then ask again. What exists stays as it is, "
-        "and so does Terraform's state."
-    )
-    assert [status for status, _ in (await world.statuses(expired)).values()] == ["failed"]
-    assert (state.read_bytes() if state.exists() else None) == kept
-
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "todays")
-    world.proxy.fail(
-        "RunInstances", "VcpuLimitExceeded", "You have requested more vCPU capacity than your limit", after=1
-    )
-    launched = await world.launch(2)
-    says = (
-        "The account's quota for this type is used up (VcpuLimitExceeded). Ask for a higher one in AWS's Service Quotas"
-    )
-    assert launched.status == "failed"
-    assert launched.reason.startswith(says)
-    statuses = await world.statuses(launched)
-    (made,) = [name for name, (status, _) in statuses.items() if status == "booting"]
-    (unmade,) = [name for name, (status, reason) in statuses.items() if status == "failed" and reason.startswith(says)]
-    assert world.instances().keys() - before.keys() == {made}
-    assert made in world.state()
-    assert unmade not in world.state()
-
-
 async def test_what_is_asked_beside_terraform_is_told_in_the_same_sentences(world: World) -> None:
     ec2 = Ec2(REGION, endpoint_url=world.proxy.url, tags={})
     world.proxy.fail("DescribeInstances", "RequestLimitExceeded", "Request limit exceeded.", times=2)
     assert ec2.list_instances(["nobody"]) == []
-    world.proxy.fail("DescribeInstances", "UnauthorizedOperation", "You are not authorized")
+    forbidden = world.proxy.fail("DescribeInstances", "UnauthorizedOperation", "You are not authorized")
     with pytest.raises(
         AwsFailed, match=r"AWS does not allow the server DescribeInstances \(UnauthorizedOperation\)\. Add"
     ):
         ec2.list_instances(["nobody"])
+    world.proxy.faults.remove(forbidden)
 
 
 @pytest.mark.parametrize(

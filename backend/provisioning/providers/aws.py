@@ -100,7 +100,7 @@ class AwsProvider:
         spec, first = pool.aws, asdict(pool.aws.list_placements()[0])
         tfvars = {
             "region": self._region,
-            "retries": self._aws.retries,
+            "attempts": self._aws.attempts,
             "environment": self._aws.environment,
             "server": self._settings.public_url,
             "owner": self._aws.owner,
