@@ -75,9 +75,8 @@ async def test_the_researcher_is_warned_and_nobody_else_gets_the_machine(
     await expect(warning).to_be_visible(timeout=NOTICE_MS)
     await expect(warning).to_have_role("alert")
     await expect(warning).to_contain_text("The cloud takes this machine away")
-    await expect(ada.page.get_by_test_id("seat-interruption-left")).to_have_text(
-        re.compile(r"It ends in (1 min|\d+ s)\.")
-    )
+    left = ada.page.get_by_test_id("seat-interruption-left")
+    await expect(left).to_have_text(re.compile(r"It ends in (1 min|\d+ s)\."))
     found = await Axe().run(ada.page)
     assert [each["id"] for each in found.response["violations"]] == []
     assert (await server.list_vms())["spot-001"]["health"] == "unhealthy"
