@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Most tests wait more than they work: one more of them at once than there are cores, but no crowd on a large machine.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores < 5 ? cores + 1 : 6)))
 # The environment of this project alone: nothing that a shell or another project has set may leak in.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH VIRTUAL_ENV
@@ -29,7 +31,7 @@ serve: $(VENV)/server.stamp
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.ensure_tools
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

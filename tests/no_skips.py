@@ -8,16 +8,14 @@ _skipped: list[str] = []
 _gpu: list[str] = []
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    report = yield
+# Of every report, wherever its test ran: with workers, this is called in the process that sums up as well.
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped or hasattr(report, "wasxfail"):
-        (_gpu if item.get_closest_marker("gpu_hardware") else _skipped).append(item.nodeid)
-    return report
+        (_gpu if "gpu_hardware" in report.keywords else _skipped).append(report.nodeid)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    if report.skipped:
+    if report.skipped and report.nodeid not in _skipped:
         _skipped.append(report.nodeid)
 
 

@@ -49,7 +49,10 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class VmView:
-    """A VM as people see it. ``actions`` are the verbs allowed now; percentages run from 0 to 100."""
+    """A VM as people see it. ``actions`` are the verbs allowed now; percentages run from 0 to 100.
+
+    ``isolation`` says what keeps its terminals apart from the rest of it, once its agent has told.
+    """
 
     id: int
     hostname: str
@@ -65,6 +68,7 @@ class VmView:
     email: str | None
     boot_id: str | None
     agent_version: str | None
+    isolation: str | None
     gpus: tuple[dict[str, Any], ...]
     cpu_pct: float | None
     memory_pct: float | None
@@ -74,6 +78,7 @@ class VmView:
     status_changed_at: datetime
     price_per_hour: float
     actions: tuple[str, ...]
+    is_draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

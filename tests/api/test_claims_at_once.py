@@ -6,6 +6,8 @@ import asyncio
 import collections
 import time
 
+import pytest
+
 from tests.harness.agents import HandAgent, join
 from tests.harness.server import gather_all
 from tests.harness.waiting import until
@@ -15,6 +17,7 @@ async def claim(client, email: str, pool: str, **options):
     return await client.post("/api/request_vm", json={"email": email, "pool": pool}, **options)
 
 
+@pytest.mark.alone
 async def test_300_people_claim_200_machines_at_once_and_the_line_moves_in_order(start_server) -> None:
     server = await start_server("pool.default.max=300")
     async with server.client() as client:

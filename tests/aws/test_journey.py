@@ -23,6 +23,14 @@ SLOW_S = 240
 
 
 @pytest.fixture
+async def aws(tmp_path: Path) -> AsyncIterator[LocalAws]:
+    """An account of its own: at the end nothing may be in it."""
+    made = LocalAws(tmp_path)
+    yield await made.start()
+    made.close()
+
+
+@pytest.fixture
 async def server(tmp_path: Path, aws: LocalAws) -> AsyncIterator[Server]:
     """A server whose pools may be on AWS, and whose states are in a bucket there."""
     await aws.ask("s3", "create_bucket", Bucket=BUCKET)

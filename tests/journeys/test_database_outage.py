@@ -32,6 +32,7 @@ async def postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
     await embedded.stop()
 
 
+@pytest.mark.alone
 async def test_20_seconds_without_postgres_lose_nothing(
     start_server, browser: Browser, postgres: EmbeddedPostgres
 ) -> None:

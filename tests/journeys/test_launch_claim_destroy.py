@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import psycopg
+import pytest
 from playwright.async_api import Browser, expect
 
 from backend.db.embedded import EmbeddedPostgres
@@ -24,6 +25,7 @@ WATCH = """() => {
 }"""
 
 
+@pytest.mark.alone
 async def test_20_machines_launched_from_the_page_are_seen_step_by_step_on_another_within_a_second(
     start_server, browser: Browser
 ) -> None:

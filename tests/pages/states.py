@@ -92,7 +92,7 @@ async def join_wrongly(page: Page) -> None:
 async def make_tokens(page: Page) -> None:
     await page.get_by_test_id("enrolment-count").fill("2")
     await page.get_by_test_id("enrolment-submit").click()
-    await expect(page.get_by_test_id("enrolment-tokens")).not_to_be_empty()
+    await expect(page.get_by_test_id("enrolment-lines")).not_to_be_empty()
 
 
 async def choose_aws(page: Page) -> None:
