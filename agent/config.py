@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _CRD_START_HOST = Path("/opt/google/chrome-remote-desktop/start-host")
+CONTAINER = "lablink-workload"
 _KERNEL_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SERVER = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 _TOKEN = re.compile(r"[!-~]{1,500}")
 
@@ -35,15 +36,17 @@ class Config:
     startup_deadline_s: float = 1_800.0
     crd_start_host: Path = _CRD_START_HOST
     spot_metadata_url: str | None = None
+    image: str | None = None
+    asks_server: bool = False
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
     """The configuration. Ends the process with a usage message if it is wrong (argparse's habit)."""
     parser = _parser(environment)
     given = parser.parse_args(argv)
-    if not given.server or not _SERVER.fullmatch(given.server) or not _has_port(given.server):
+    if not is_server(given.server or ""):
         parser.error("--server (or LABLINK_SERVER_URL) must be the http:// or https:// address of the server")
-    if not _HOSTNAME.fullmatch(given.hostname):
+    if not HOSTNAME.fullmatch(given.hostname):
         parser.error("--hostname must have 1 to 63 lower-case letters, digits and inner hyphens")
     token = environment.get("LABLINK_ENROLMENT_TOKEN") or None
     if given.enrolment_token_file:
@@ -57,14 +60,16 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
         server_url=given.server.rstrip("/"),
         hostname=given.hostname,
         home=Path(given.home).expanduser().absolute(),
-        boot_id=environment.get("LABLINK_BOOT_ID") or _boot_id(),
+        boot_id=environment.get("LABLINK_BOOT_ID") or find_boot_id(),
         enrolment_token=token,
-        container=given.container,
+        container=given.container or (CONTAINER if given.image else None),
         startup_script=Path(given.startup_script) if given.startup_script else None,
         repository=given.repository,
         reboot_command=environment.get("LABLINK_REBOOT_COMMAND") or None,
         crd_start_host=Path(environment.get("LABLINK_CRD_START_HOST") or _CRD_START_HOST),
         spot_metadata_url=environment.get("LABLINK_SPOT_METADATA_URL") or None,
+        image=given.image or None,
+        asks_server=given.prepare_as_server_says,
     )
 
 
@@ -83,7 +88,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--hostname",
-        default=get("LABLINK_HOSTNAME") or socket.gethostname().split(".")[0].lower(),
+        default=get("LABLINK_HOSTNAME") or own_hostname(),
         help="name of this machine in LabLink (LABLINK_HOSTNAME; default: this machine's own)",
     )
     parser.add_argument(
@@ -92,6 +97,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--enrolment-token-file", help="file that holds the enrolment token, for the first start")
     parser.add_argument("--container", default=get("LABLINK_CONTAINER"), help="a Docker container that must be running")
     parser.add_argument(
+        "--image",
+        default=get("LABLINK_IMAGE"),
+        help=f"the image of that container, which is then pulled and run (LABLINK_IMAGE; default name: {CONTAINER})",
+    )
+    parser.add_argument(
         "--startup-script",
         default=get("LABLINK_STARTUP_SCRIPT_FILE"),
         help="a script to run before the machine is ready",
@@ -99,18 +109,29 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--repository", default=get("LABLINK_REPOSITORY"), help="a git repository to clone before the machine is ready"
     )
+    parser.add_argument(
+        "--prepare-as-server-says",
+        action="store_true",
+        help="clone and run what the pool's page says, as this process's user, instead of the two above",
+    )
     return parser
 
 
-def _has_port(url: str) -> bool:
-    """Whether the address is whole: its port, if it names one, is one."""
+def is_server(url: str) -> bool:
+    """Whether this can be the address of a server: http or https, and its port, if it names one, is one."""
     try:
-        return urlsplit(url).port != 0
+        return _SERVER.fullmatch(url) is not None and urlsplit(url).port != 0
     except ValueError:
         return False
 
 
-def _boot_id() -> str:
+def own_hostname() -> str:
+    """What this machine calls itself, without its domain."""
+    return socket.gethostname().split(".")[0].lower()
+
+
+def find_boot_id() -> str:
+    """The kernel's own name of this boot; where there is none, of this start."""
     try:
         return _KERNEL_BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:

@@ -103,7 +103,7 @@ def _unbind(host: CrdHost) -> None:
     """Ends the host and its registration; a session that never had one costs a look."""
     if not host.directory.exists() and not host.list_processes():
         return
-    if host.is_installed():
+    if host.can_be_asked():
         host.stop(deadline_s=STOP_S)
     for process in host.list_processes():
         with contextlib.suppress(psutil.Error):

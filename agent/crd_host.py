@@ -10,7 +10,6 @@ import os
 import pwd
 import re
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -19,16 +18,18 @@ from pathlib import Path
 
 import psutil
 
+from agent.program import Program
 from agent.session import Session
 
 REDIRECT_URL = "https://remotedesktop.google.com/_/oauthredirect"
 MAX_OUTPUT = 20_000
-LOOK_S, LAST_LINES_S, END_GRACE_S, ASK_S = 0.05, 1.0, 2.0, 10.0
+LOOK_S, LAST_LINES_S, ASK_S = 0.05, 1.0, 10.0
 RUNTIME_DIRECTORIES = Path("/run/user")
 _HOST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 _NO_PIN = "consisting of at least six digits"
 _NEW_CODE = "Get a new one from Google and paste it at once."
+_NEW_SEAT = "Move to another machine, or tell your organiser."
 # What the programs print, and what it means for who reads the seat's page.
 _REASONS = (
     ("OAuth error", f"Google did not take the code: it was used before, or is some minutes old. {_NEW_CODE}"),
@@ -78,6 +79,10 @@ class CrdHost:
         """Whether both programs are there."""
         return all(os.access(path, os.X_OK) for path in (self.start_host, self.program))
 
+    def can_be_asked(self) -> bool:
+        """Whether its programs can be run; without the session's user they cannot."""
+        return self.is_installed() and self._find_owner() is not None
+
     def register(self, code: str, pin: str, *, deadline_s: float) -> Run:
         """Registers with the Google account that the code is of.
 
@@ -107,7 +112,7 @@ class CrdHost:
         """Whether a host of this session runs, by the process table or by its own word."""
         if self.list_processes():
             return True
-        if not self.is_installed():
+        if not self.can_be_asked():
             return False
         return "STARTED" in self._run([str(self.program), "--get-status"], deadline_s=ASK_S).output.split()
 
@@ -138,9 +143,9 @@ class CrdHost:
         """The programs die without /run/user/UID, which exists by itself only where the user has signed in.
 
         Raises:
-            CrdError: it is not there and we may not make it.
+            CrdError: it is not there and we may not make it, or the user is gone.
         """
-        owner = _owner(self.session)
+        owner = self._get_owner()
         path = RUNTIME_DIRECTORIES / str(owner.pw_uid)
         if path.is_dir():
             return
@@ -154,9 +159,9 @@ class CrdHost:
 
     def remove_runtime_directory(self) -> None:
         """Removes what was made for a session's own user; the agent's own user keeps its directory."""
-        uid = _owner(self.session).pw_uid
-        if uid != os.getuid():
-            shutil.rmtree(RUNTIME_DIRECTORIES / str(uid), ignore_errors=True)
+        owner = self._find_owner()
+        if owner is not None and owner.pw_uid != os.getuid():
+            shutil.rmtree(RUNTIME_DIRECTORIES / str(owner.pw_uid), ignore_errors=True)
 
     def _run(
         self,
@@ -168,29 +173,28 @@ class CrdHost:
         until: Callable[[], bool] | None = None,
     ) -> Run:
         """Runs a program to its end, to its deadline, or until a fact is there; no shell, no line of it in any log."""
-        process = self._spawn(argv)
         output: list[str] = []
-        # By a thread of its own: what the program leaves running may hold its output open for ever.
-        reader = threading.Thread(target=_read, args=(process, output), daemon=True)
-        reader.start()
-        with contextlib.suppress(OSError):
-            assert process.stdin is not None
-            process.stdin.write(typed)
-            process.stdin.close()
+
+        def keep(line: str) -> None:
+            # The rest is read too, or the program would stand still.
+            if sum(len(each) + 1 for each in output) < MAX_OUTPUT:
+                output.append(line[:MAX_OUTPUT])
+
+        program = self._spawn(argv, keep, typed)
         end = time.monotonic() + deadline_s
-        while (status := process.poll()) is None and not (until is not None and until()):
-            if time.monotonic() > end or any(word in "".join(output) for word in _ENDLESS):
-                _end(process)
+        while (status := program.status) is None and not (until is not None and until()):
+            if time.monotonic() > end or any(word in each for word in _ENDLESS for each in output):
+                program.end()
                 break
             if self.given_up.wait(LOOK_S):
-                _end(process)
+                program.end()
                 raise GivenUp("The seat was given back.")
-        reader.join(LAST_LINES_S if until is None else LOOK_S)
-        return Run(status, _strike("".join(output)[:MAX_OUTPUT], secrets))
+        program.read_on(within_s=LAST_LINES_S if until is None else LOOK_S)
+        return Run(status, _strike("\n".join(output)[:MAX_OUTPUT], secrets))
 
-    def _spawn(self, argv: list[str]) -> subprocess.Popen[str]:
+    def _spawn(self, argv: list[str], emit: Callable[[str], None], typed: str) -> Program:
         """The one place where anything of Chrome Remote Desktop is started."""
-        owner = _owner(self.session)
+        owner = self._get_owner()
         environment = {
             **self.session.environment(),
             "USER": owner.pw_name,
@@ -202,20 +206,28 @@ class CrdHost:
             "DISPLAY": "",
         }
         try:
-            return subprocess.Popen(
+            return Program(
                 argv,
-                **self.session.identity(),
-                cwd=self.session.home,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
+                directory=self.session.home,
+                environment=environment,
+                emit=emit,
+                typed=typed,
+                identity=self.session.identity(),
             )
         except OSError as exc:
             raise CrdError(f"{argv[0]} could not be started: {exc.strerror}. Tell your organiser.") from exc
+
+    def _get_owner(self) -> pwd.struct_passwd:
+        owner = self._find_owner()
+        if owner is None:
+            raise CrdError(f"The user of this session, {self.session.user}, is gone from the machine. {_NEW_SEAT}")
+        return owner
+
+    def _find_owner(self) -> pwd.struct_passwd | None:
+        """As whom the session's programs run: its own user, or else the agent's."""
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(self.session.user) if self.session.user else pwd.getpwuid(os.getuid())
+        return None
 
 
 def explain(run: Run, what: str) -> str:
@@ -229,29 +241,7 @@ def explain(run: Run, what: str) -> str:
     return f"{what} ended with status {run.status} and said: {said[:200]}. {_NEW_CODE}"
 
 
-def _owner(session: Session) -> pwd.struct_passwd:
-    """As whom the session's programs run: its own user, or else the agent's."""
-    return pwd.getpwnam(session.user) if session.user else pwd.getpwuid(os.getuid())
-
-
 def _strike(output: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         output = output.replace(secret, "[secret]")
     return output
-
-
-def _read(process: subprocess.Popen[str], output: list[str]) -> None:
-    size = 0
-    for line in process.stdout or ():
-        # The rest is read too, or the program would stand still.
-        if size < MAX_OUTPUT:
-            output.append(line[:MAX_OUTPUT])
-            size += len(line)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    for end in (process.terminate, process.kill):
-        with contextlib.suppress(ProcessLookupError):
-            end()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_GRACE_S)

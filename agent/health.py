@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from agent.container import DockerAway, look_at_container
 
 # A few percent of a large disk are still plenty: both figures must be low.
 LOW_DISK_PCT, LOW_DISK_BYTES = 10.0, 10 * 2**30
@@ -47,8 +47,8 @@ class Examiner:
         self._gpus = _Gpus()
         psutil.cpu_percent()  # the first call has nothing to compare with
 
-    def examine(self) -> Report:
-        """Takes a fresh look."""
+    def examine(self, *, is_prepared: bool = True) -> Report:
+        """Takes a fresh look; at the container only once it should be there."""
         disk = psutil.disk_usage(str(self._home))
         report = Report(
             cpu_pct=psutil.cpu_percent(),
@@ -61,7 +61,7 @@ class Examiner:
         if report.memory_pct >= FULL_MEMORY_PCT:
             report.add("degraded", f"{report.memory_pct:.0f} % of the memory is in use")
         self._gpus.add_to(report)
-        if self._container:
+        if self._container and is_prepared:
             _check_container(self._container, report)
         return report
 
@@ -124,15 +124,10 @@ def _maybe(read: Any) -> float | None:
 
 
 def _check_container(name: str, report: Report) -> None:
-    docker = shutil.which("docker")
-    if docker is None:
-        report.add("unhealthy", f"the container {name} cannot be checked: docker is not installed")
-        return
-    command = [docker, "inspect", "--format", "{{.State.Status}}", name]
     try:
-        state = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.SubprocessError) as exc:
-        report.add("unhealthy", f"docker does not answer: {type(exc).__name__}")
+        container = look_at_container(name)
+    except DockerAway as exc:
+        report.add("unhealthy", f"the container {name} cannot be checked: {exc}")
         return
-    if state.returncode != 0 or state.stdout.strip() != "running":
-        report.add("unhealthy", f"the container {name} is {state.stdout.strip() or 'not there'}")
+    if container is None or not container.is_running:
+        report.add("unhealthy", f"the container {name} is {container.state if container else 'not there'}")

@@ -32,12 +32,17 @@ class LogBuffer:
 
     def add(self, source: str, text: str) -> None:
         """Adds a line, or several: secrets struck out, each cut at 4,000 characters."""
-        for secret in tuple(self.secrets):
-            text = text.replace(secret, "[secret]")
+        text = self.redacted(text)
         with self._lock:
             for line in text.splitlines() or [""]:
                 self._append(source, line[:MAX_LINE])
         self.filled.set()
+
+    def redacted(self, text: str) -> str:
+        """The text with its secrets struck out."""
+        for secret in tuple(self.secrets):
+            text = text.replace(secret, "[secret]")
+        return text
 
     def take(self) -> tuple[str, list[str]] | None:
         """The next batch: up to 500 lines of one source that a server takes at once. None if there is nothing."""

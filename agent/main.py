@@ -21,7 +21,9 @@ from agent.crd import END_SESSION, START_CRD, Crd
 from agent.crd_host import CrdError
 from agent.errands import Errands
 from agent.health import Examiner
+from agent.join import main as join
 from agent.logs import BufferHandler, LogBuffer, ship
+from agent.preparation import ask_what_to_prepare, tell_step
 from agent.spot import SpotWatch
 from agent.store import Store
 from agent.terminals import Terminals
@@ -38,7 +40,9 @@ logger = logging.getLogger("lablink.agent")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the agent until it is told to stop. Returns the process's exit status."""
+    """Runs the agent until it is told to stop, or joins this machine. Returns the process's exit status."""
+    if argv[:1] == ["join"]:
+        return join(argv[1:])
     config = parse(argv)
     # The workload and every other process of ours must not see what only the agent may know.
     os.environ.pop("LABLINK_ENROLMENT_TOKEN", None)
@@ -98,7 +102,7 @@ class Agent:
         token = self._enrol()
         if token is None:
             return self._exit_status
-        works = (self._prepare, lambda: self._poll(token), lambda: self._ship(token))
+        works = (lambda: self._prepare(token), lambda: self._poll(token), lambda: self._ship(token))
         threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in works]
         if self._spot:
             threads.append(threading.Thread(target=self._guard, args=(self._watch_spot,), daemon=True))
@@ -165,10 +169,15 @@ class Agent:
             return fresh
         raise Refused(UNAUTHORIZED, "there is no token: set LABLINK_ENROLMENT_TOKEN or --enrolment-token-file")
 
-    def _prepare(self) -> None:
+    def _prepare(self, token: str) -> None:
         self._set_phase("preparing")
+        client = Client(self._config.server_url, token)
         try:
-            prepare(self._config, self._logs.add, self._stopping)
+            config = self._config
+            if config.asks_server:
+                config = ask_what_to_prepare(config, self._store, client, self._stopping)
+                self._logs.secrets.update(filter(None, _secrets_of(config)))
+            prepare(config, self._logs.add, self._stopping, lambda step: tell_step(client, step, self._logs.redacted))
         except PreparationFailed as exc:
             if self._stopping.is_set():
                 return
@@ -209,7 +218,7 @@ class Agent:
             ship(self._logs, client, timeout_s=LAST_WORD_S)
 
     def _report(self, examiner: Examiner) -> dict[str, object]:
-        report = examiner.examine()
+        report = examiner.examine(is_prepared=self._phase in {"ready", "stopping"})
         if self._problem:
             report.add("unhealthy", self._problem)
         ending = {}
@@ -304,6 +313,8 @@ class Agent:
             if not (is_new and kind in {STOP, REBOOT}):
                 raise
         if kind == STOP:
+            # It is worth nothing now, and without it a later boot of the machine does not begin to ask.
+            self._store.forget_token()
             self.stop()
         elif kind == REBOOT and is_new:
             if self._config.reboot_command:

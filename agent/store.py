@@ -35,6 +35,10 @@ class Store:
         self._journal.unlink(missing_ok=True)
         _replace(self._token, token)
 
+    def forget_token(self) -> None:
+        """This machine speaks for no VM any more."""
+        self._token.unlink(missing_ok=True)
+
     def find_result(self, command_id: int) -> dict[str, Any] | None:
         """The result of a command done before: it is told again, never done again."""
         result: dict[str, Any] | None = self._results().get(str(command_id))

@@ -1,19 +1,25 @@
-"""Preparing the machine: the repository and the startup script, with their output shipped as it comes."""
+"""Preparing the machine, step by step: container image, repository, container, startup script; their output is shipped
+as it comes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from agent.config import Config
+from agent.container import find_container, list_run_arguments
+from agent.program import Program
 
-LOOK_S, END_GRACE_S, LAST_LINES_S = 0.05, 1.0, 1.0
+LOOK_S, LAST_LINES_S = 0.05, 1.0
+LAST_LINES = 5
 
 Emit = Callable[[str, str], None]
 
@@ -22,76 +28,137 @@ class PreparationFailed(Exception):
     """The machine cannot be made ready; the message is for people."""
 
 
-def prepare(config: Config, emit: Emit, stopping: threading.Event) -> None:
-    """Clones the repository (unless it is there) and runs the startup script.
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step that has ended. ``lines``: the last ones said, if it failed."""
+
+    name: str
+    has_succeeded: bool
+    duration_s: float
+    lines: tuple[str, ...] = ()
+
+
+def prepare(config: Config, emit: Emit, stopping: threading.Event, tell: Callable[[Step], object]) -> None:
+    """Does what is not done yet, so that it may be called at every start; ``tell`` hears of each step at its end.
 
     Raises:
-        PreparationFailed: either did not succeed within the deadline, or was broken off since ``stopping`` was set.
+        PreparationFailed: a step did not succeed within the deadline, or was broken off since ``stopping`` was set.
     """
-    if config.repository:
-        _clone(config, config.repository, emit, stopping)
-    if config.startup_script:
-        if not config.startup_script.is_file():
-            raise PreparationFailed(f"the startup script {config.startup_script} does not exist")
+    Preparation(config, emit, stopping, tell).run()
+
+
+class Preparation:
+    """One preparation of one machine."""
+
+    def __init__(self, config: Config, emit: Emit, stopping: threading.Event, tell: Callable[[Step], object]) -> None:
+        self._config, self._emit, self._stopping, self._tell = config, emit, stopping, tell
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+
+    def run(self) -> None:
+        """Every step in its order."""
+        config = self._config
+        container = find_container(config.container) if config.image and config.container else None
+        if config.image and (container is None or container.image != config.image):
+            self._step("image", self._pull)
+            container = None
+        if config.repository and not (self._workload / ".git").is_dir():
+            self._step("repository", self._clone)
+        if config.image and (container is None or not container.is_running):
+            self._step("container", self._start_container if container else self._run_container)
+        if config.startup_script and not self._has_run_in_this_boot():
+            self._step("startup script", self._run_startup_script)
+
+    @property
+    def _workload(self) -> Path:
+        return self._config.home / "workload"
+
+    def _step(self, name: str, work: Callable[[], None]) -> None:
+        began = time.monotonic()
+        self._last.clear()
+        try:
+            work()
+        except PreparationFailed as exc:
+            if not self._stopping.is_set():
+                self._tell(Step(name, False, time.monotonic() - began, tuple(self._last) or (str(exc),)))
+            raise
+        self._tell(Step(name, True, time.monotonic() - began))
+
+    def _pull(self) -> None:
+        self._docker("pull of the image", "pull", "--quiet", self._config.image or "")
+
+    def _run_container(self) -> None:
+        name = self._config.container or ""
+        if find_container(name) is not None:
+            # Of another image, or one whose start failed.
+            self._docker("removal of the former container", "rm", "--force", name)
+        self._workload.mkdir(mode=0o755, exist_ok=True)
+        self._docker("start of the container", *list_run_arguments(name, self._config.image or "", self._workload))
+
+    def _start_container(self) -> None:
+        self._docker("start of the container", "start", self._config.container or "")
+
+    def _docker(self, what: str, *arguments: str) -> None:
+        self._run(what, [_find_program("docker"), *arguments], "container")
+
+    def _clone(self) -> None:
+        unfinished = self._config.home / "workload.new"
+        git = _find_program("git")
+        for directory in (self._workload, unfinished):
+            shutil.rmtree(directory, ignore_errors=True)
+        argv = [git, "clone", "--depth", "1", "--", self._config.repository or "", str(unfinished)]
+        self._run("clone of the repository", argv, "repository")
+        # Only a whole one gets the name: one that was cut off must not be taken for it at the next start.
+        unfinished.rename(self._workload)
+
+    def _has_run_in_this_boot(self) -> bool:
+        """Whether the agent alone was started again: a second run beside what the first one left running."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._script_mark.read_text(encoding="utf-8") == self._config.boot_id
+        return False
+
+    @property
+    def _script_mark(self) -> Path:
+        return self._config.home / "startup.boot"
+
+    def _run_startup_script(self) -> None:
+        script = self._config.startup_script
+        assert script
+        if not script.is_file():
+            raise PreparationFailed(f"the startup script {script} does not exist")
         shell = os.environ.get("SHELL_FOR_STARTUP") or "/bin/sh"
-        script = config.startup_script
         argv = [str(script)] if os.access(script, os.X_OK) else [shell, str(script)]
-        _run("startup script", argv, config, lambda line: emit("startup", line), stopping)
+        self._run("startup script", argv, "startup")
+        self._script_mark.write_text(self._config.boot_id, encoding="utf-8")
+
+    def _run(self, what: str, argv: list[str], source: str) -> None:
+        config, stopping = self._config, self._stopping
+        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+        if config.container:
+            environment["LABLINK_CONTAINER"] = config.container
+        try:
+            program = Program(
+                argv, directory=config.home, environment=environment, emit=lambda said: self._hear(source, said)
+            )
+        except OSError as exc:
+            raise PreparationFailed(f"the {what} could not be started: {exc.strerror}") from exc
+        end = time.monotonic() + config.startup_deadline_s
+        while program.status is None:
+            if stopping.wait(LOOK_S) or time.monotonic() > end:
+                program.end()
+                why = "was broken off" if stopping.is_set() else f"did not end within {config.startup_deadline_s:.0f} s"
+                raise PreparationFailed(f"the {what} {why}")
+        program.read_on(within_s=LAST_LINES_S)
+        if program.status != 0:
+            raise PreparationFailed(f"the {what} ended with exit status {program.status}")
+
+    def _hear(self, source: str, said: str) -> None:
+        self._last.append(said)
+        self._emit(source, said)
 
 
-def _clone(config: Config, repository: str, emit: Emit, stopping: threading.Event) -> None:
-    target, unfinished = config.home / "workload", config.home / "workload.new"
-    if (target / ".git").is_dir():
-        return
-    git = shutil.which("git")
-    if git is None:
-        raise PreparationFailed("the repository cannot be cloned: git is not installed")
-    for directory in (target, unfinished):
-        shutil.rmtree(directory, ignore_errors=True)
-    argv = [git, "clone", "--depth", "1", "--", repository, str(unfinished)]
-    _run("clone of the repository", argv, config, lambda line: emit("repository", line), stopping)
-    # Only a whole one gets the name: one that was cut off must not be taken for it at the next start.
-    unfinished.rename(target)
-
-
-def _run(what: str, argv: list[str], config: Config, emit: Callable[[str], None], stopping: threading.Event) -> None:
-    try:
-        process = subprocess.Popen(
-            argv,
-            cwd=config.home,
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as exc:
-        raise PreparationFailed(f"the {what} could not be started: {exc.strerror}") from exc
-    # Read by a thread of its own: what the script leaves running may hold its output open for ever.
-    reader = threading.Thread(target=_read, args=(process, emit), daemon=True)
-    reader.start()
-    end = time.monotonic() + config.startup_deadline_s
-    while process.poll() is None:
-        if stopping.wait(LOOK_S) or time.monotonic() > end:
-            _end(process)
-            why = "was broken off" if stopping.is_set() else f"did not end within {config.startup_deadline_s:.0f} s"
-            raise PreparationFailed(f"the {what} {why}")
-    reader.join(LAST_LINES_S)
-    if process.returncode != 0:
-        raise PreparationFailed(f"the {what} ended with exit status {process.returncode}")
-
-
-def _read(process: subprocess.Popen[str], emit: Callable[[str], None]) -> None:
-    for line in process.stdout or ():
-        emit(line.rstrip("\n"))
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Ends the process and what it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_GRACE_S)
+def _find_program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        what = {"git": "the repository cannot be cloned", "docker": "the container cannot be started"}[name]
+        raise PreparationFailed(f"{what}: {name} is not installed")
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 
@@ -14,7 +14,7 @@ from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.db.notices import NoticeListener
-from backend.errors import Unavailable
+from backend.errors import LabLinkError
 from backend.keys import KeyRing, load_keys
 from backend.live.admin_pages import AdminPages
 from backend.live.agent_tokens import AgentTokens
@@ -83,12 +83,14 @@ class House:
     async def power_on(self) -> None:
         """Switches on what the last `lablink demo` switched off."""
         for name, provider in self.providers.items():
-            await provider.power_on(await list_terraform_hostnames(self.db, name))
+            with _told(f"machines of provider {name} could not be switched on"):
+                await provider.power_on(await list_terraform_hostnames(self.db, name))
 
     async def power_off(self) -> None:
-        """Switches every local VM off, so that nothing lingers on a laptop."""
+        """Switches every VM off, so that nothing lingers on a laptop, and nothing costs while nobody can use it."""
         for name, provider in self.providers.items():
-            await provider.power_off(await list_terraform_hostnames(self.db, name))
+            with _told(f"machines of provider {name} could not be switched off"):
+                await provider.power_off(await list_terraform_hostnames(self.db, name))
 
 
 @asynccontextmanager
@@ -120,8 +122,7 @@ async def _open(settings: Settings, *, is_demo: bool) -> AsyncIterator[House]:
             house.commands.close()
             await house.supervisor.stop()
             if is_demo:
-                with contextlib.suppress(Unavailable):
-                    await house.power_off()
+                await house.power_off()
             await house.db.close()
     finally:
         if embedded:
@@ -189,6 +190,15 @@ async def _tidy_up(house: House) -> None:
             logger.warning("removed what ran here but no row knew: %s", ", ".join(strangers))
     if house.is_demo:
         await house.power_on()
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """A start or an end does not fail because something outside cannot be reached."""
+    try:
+        yield
+    except LabLinkError as exc:
+        logger.warning("%s: %s", what, exc.message)
 
 
 async def _until_listening(house: House) -> None:

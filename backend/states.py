@@ -149,7 +149,7 @@ _V, _C, _O, _M = VmStatus, ClaimStatus, OperationStatus, CommandStatus
 VM_MOVES: Mapping[VmStatus, frozenset[VmStatus]] = {
     _V.PROVISIONING: frozenset({_V.BOOTING, _V.FAILED, _V.DESTROYING}),
     _V.BOOTING: frozenset({_V.AVAILABLE, _V.FAILED, _V.DESTROYING}),
-    _V.AVAILABLE: frozenset({_V.IN_USE, _V.BOOTING, _V.FAILED, _V.DESTROYING}),
+    _V.AVAILABLE: frozenset({_V.IN_USE, _V.BOOTING, _V.QUARANTINED, _V.FAILED, _V.DESTROYING}),
     _V.IN_USE: frozenset({_V.CLEANING, _V.FAILED, _V.DESTROYING}),
     _V.CLEANING: frozenset({_V.AVAILABLE, _V.BOOTING, _V.QUARANTINED, _V.FAILED, _V.DESTROYING}),
     _V.QUARANTINED: frozenset({_V.BOOTING, _V.FAILED, _V.DESTROYING}),

@@ -15,15 +15,20 @@ from lablink_ui import admin_cli
 if TYPE_CHECKING:
     from backend.settings import Settings
 
-_SETTINGS_HELP = """\
+_ENVIRONMENT = {
+    "LABLINK_HOME": "the data directory (default: ~/.local/share/lablink)",
+    "LABLINK_ADMIN_PASSWORD": "the first admin's password (default: generated and shown once)",
+    "LABLINK_API_TOKEN": "an admin API token of 24 characters or more",
+    "LABLINK_DATABASE_URL": "an external Postgres (default: the embedded one)",
+    "LABLINK_KEYS": "keys that seal and sign, newest first (default: made, and kept in the data directory)",
+    "LABLINK_OIDC_CLIENT_SECRET": "our secret with the organisation's sign-in",
+}
+_ENVIRONMENT_HELP = "Secrets come from the environment, or from a file named by …_FILE:\n" + "\n".join(
+    f"  {name:<26} {text}" for name, text in _ENVIRONMENT.items()
+)
+_SETTINGS_HELP = f"""\
 Settings are given as key=value and override an optional YAML file (--config, or LABLINK_CONFIG);
-`lablink config` lists every key. Secrets come from the environment, or from a file named by …_FILE:
-  LABLINK_HOME             the data directory (default: ~/.local/share/lablink)
-  LABLINK_ADMIN_PASSWORD   the first admin's password (default: generated and shown once)
-  LABLINK_API_TOKEN        an admin API token of 24 characters or more
-  LABLINK_DATABASE_URL     an external Postgres (default: the embedded one)
-  LABLINK_KEYS             keys that seal and sign, newest first (default: made, and kept in the data directory)
-  LABLINK_OIDC_CLIENT_SECRET  our secret with the organisation's sign-in
+`lablink config` lists every key. {_ENVIRONMENT_HELP}
 """
 _BENCH_HELP = """\
 Examples:
@@ -164,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lablink",
         description="LabLink hands cloud GPU machines to researchers: launch a pool, click once, sit down.",
-        epilog="Start here: lablink demo",
+        epilog=f"Start here: lablink demo\n\n{_ENVIRONMENT_HELP}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
     for verb, text in _VERBS.items():

@@ -43,7 +43,7 @@ def vm_row(vm: VmView) -> Row:
         testid=f"vm-{vm.hostname}",
         status=vm.status,
         group=_vm_group(vm),
-        gist=f"{vm.status} {vm.email} {vm.reason} {vm.health} {bool(vm.unreachable_since)} {vm.boot_id}",
+        gist=f"{vm.status} {vm.email} {vm.reason} {vm.health} {vm.unreachable_since} {vm.boot_id} {vm.is_draining}",
         words=" ".join(
             (vm.hostname, vm.pool, vm.provider, vm.status, VM_WORDS[vm.status][0], vm.email or "", vm.reason or "")
         ),
@@ -88,6 +88,8 @@ def condition_notes(vm: VmView) -> list[dict[str, str]]:
     if vm.health in {Health.UNHEALTHY, Health.DEGRADED}:
         tone = "bad" if vm.health is Health.UNHEALTHY else "busy"
         notes.append({"text": vm.health.capitalize(), "tone": tone, "title": "; ".join(vm.reasons)})
+    if vm.is_draining:
+        notes.append({"text": "Draining", "tone": "busy", "title": "leaves the pool when its seat has ended"})
     return notes
 
 

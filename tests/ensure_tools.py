@@ -1,4 +1,4 @@
-"""What the tests need beside Python: Chromium and curl. What is there is taken, else installed, else this fails."""
+"""What the tests need beside Python: Chromium and small programs. What is missing is installed, or this fails."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+PROGRAMS = ("curl", "shellcheck")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -23,8 +24,10 @@ def main() -> int:
     missing = []
     if not (find_chromium() or _install_chromium()):
         missing.append("Chromium (set CHROMIUM=/path/to/one)")
-    if not (shutil.which("curl") or (_install_package("curl") and shutil.which("curl"))):
-        missing.append("curl")
+    programs = ("curl", "shellcheck")
+    missing += [
+        name for name in programs if not (shutil.which(name) or (_install_package(name) and shutil.which(name)))
+    ]
     if missing:
         print(f"The tests need what could not be installed: {', '.join(missing)}.", file=sys.stderr)
     return 1 if missing else 0

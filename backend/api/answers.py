@@ -68,6 +68,13 @@ class CommandItem(Answer):
     payload: dict[str, Any]
 
 
+class PreparationAnswer(Answer):
+    """`GET /api/preparation`."""
+
+    repository: str | None
+    startup_script: str | None
+
+
 class CommandsAnswer(Answer):
     """`GET /api/commands`."""
 

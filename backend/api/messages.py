@@ -46,6 +46,15 @@ class BootMessage(Message):
     agent_version: Opaque
 
 
+class BootStepMessage(Message):
+    """`POST /api/boot_steps`. ``lines``: the last of the step's log, if it failed."""
+
+    step: Annotated[Words, Field(min_length=1, max_length=64)]
+    status: Literal["succeeded", "failed"]
+    duration_s: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    lines: Annotated[list[Annotated[str, Field(max_length=4 * MAX_LINE)]], Field(max_length=100)] = []
+
+
 class GpuMessage(Message):
     """One GPU in a heartbeat. An agent may send more about it than we know."""
 

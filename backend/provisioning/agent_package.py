@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import shlex
 import zipfile
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from backend.resources import requirements_dir
 
+REQUIREMENTS_NAME = "requirements.txt"
 # The earliest that a zip file can hold.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 _FILE_MODE = 0o644 << 16
@@ -40,13 +42,26 @@ def agent_package() -> AgentPackage:
     """The agent of this installation; built at the first call."""
     version = metadata("lablink")["Version"]
     name, wheel = f"lablink-{version}-py3-none-any.whl", _build_wheel(version)
-    requirements = (requirements_dir() / "agent.txt").read_bytes()
+    requirements = _read_requirements()
     return AgentPackage(name, wheel, _sha256(wheel), requirements, _sha256(requirements))
+
+
+def join_line(server_url: str, token: str) -> str:
+    """The line that makes a Linux machine join: it fetches the wheel, checks it, and only then runs what is in it."""
+    package = agent_package()
+    name, url = package.wheel_name, shlex.quote(f"{server_url}/agent/{package.wheel_name}")
+    return (
+        f"curl -fsSO {url} && echo '{package.wheel_sha256}  {name}' | sha256sum -c --quiet && "
+        f"LABLINK_ENROLMENT_TOKEN={shlex.quote(token)} PYTHONPATH={name} "
+        f"python3 -m agent.join {shlex.quote(server_url)}"
+    )
 
 
 def _build_wheel(version: str) -> bytes:
     info = f"lablink-{version}.dist-info"
     files = _read_sources() | {
+        # Within as well: whoever has checked the wheel has checked this.
+        "agent/requirements.txt": _read_requirements(),
         f"{info}/METADATA": _metadata(version),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: lablink\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": b"[console_scripts]\nlablink = agent.__main__:lablink\n",
@@ -71,6 +86,10 @@ def _read_sources() -> dict[str, bytes]:
     assert spec.origin
     package = Path(spec.origin).parent
     return {f"agent/{path.relative_to(package).as_posix()}": path.read_bytes() for path in package.rglob("*.py")}
+
+
+def _read_requirements() -> bytes:
+    return (requirements_dir() / "agent.txt").read_bytes()
 
 
 def _metadata(version: str) -> bytes:

@@ -27,8 +27,10 @@ main() {
     case ${1:-keep} in
         keep) step "service" keep ;;
         run)
-            step "python" find_python
-            [[ -e $agent/complete ]] || step "agent" install_agent
+            if ! is_installed; then
+                step "python" find_python
+                step "agent" install_agent
+            fi
             become_agent
             ;;
         *) echo "usage: $0 [keep|run]" >&2; exit 2 ;;
@@ -64,6 +66,11 @@ UNIT
     systemctl enable lablink-agent.service
     # Not waited for: cloud-init, whose child this is, comes before much else.
     systemctl --no-block restart lablink-agent.service
+}
+
+# At a later boot as well: an upgrade of the system may have taken the agent's Python away.
+is_installed() {
+    [[ -e $agent/complete ]] && "$agent/venv/bin/python" -c 'import agent, requests, psutil, websockets' 2>/dev/null
 }
 
 # The agent needs Python 3.11 or later, with venv. Debian and Ubuntu package venv apart.

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from backend.errors import LabLinkError
 from backend.provisioning.aws_failures import find_failure
 
+ATTEMPTS = 4
 # docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html; the others are terminated or about to be.
 EXISTING = ("pending", "running", "stopping", "stopped")
 _T = TypeVar("_T")
@@ -41,8 +42,9 @@ class Ec2:
 
     def __init__(self, region: str, *, endpoint_url: str | None, tags: Mapping[str, str]) -> None:
         self._region, self._endpoint_url, self._tags = region, endpoint_url, dict(tags)
+        self._clients: dict[int, Any] = {}
 
-    def list_instances(self, hostnames: Collection[str] | None = None) -> list[Instance]:
+    def list_instances(self, hostnames: Collection[str] | None = None, *, attempts: int = ATTEMPTS) -> list[Instance]:
         """Those that exist, all or by hostname.
 
         Raises:
@@ -52,7 +54,7 @@ class Ec2:
         def ask() -> list[Instance]:
             filters = [{"Name": f"tag:{name}", "Values": [value]} for name, value in self._tags.items()]
             filters.append({"Name": "instance-state-name", "Values": list(EXISTING)})
-            pages = self._client().get_paginator("describe_instances").paginate(Filters=filters)
+            pages = self._client(attempts).get_paginator("describe_instances").paginate(Filters=filters)
             instances = [each for page in pages for kept in page["Reservations"] for each in kept["Instances"]]
             return [_instance(each) for each in instances if self._is_ours(each)]
 
@@ -125,11 +127,14 @@ class Ec2:
         tags = _tags(said)
         return "Name" in tags and all(tags.get(name) == value for name, value in self._tags.items())
 
-    def _client(self) -> Any:
-        config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 4})
-        # A session each: the default one is shared, and no thread may make clients from it beside another.
-        session = boto3.session.Session(region_name=self._region)
-        return session.client("ec2", endpoint_url=self._endpoint_url, config=config)
+    def _client(self, attempts: int = ATTEMPTS) -> Any:
+        """Kept, since making one takes a second; clients may be shared by threads, sessions may not."""
+        if attempts not in self._clients:
+            retries = {"mode": "standard", "total_max_attempts": attempts}
+            config = Config(connect_timeout=5, read_timeout=20, retries=retries)
+            session = boto3.session.Session(region_name=self._region)
+            self._clients[attempts] = session.client("ec2", endpoint_url=self._endpoint_url, config=config)
+        return self._clients[attempts]
 
 
 def _ask(call: Callable[[], _T]) -> _T:

@@ -187,7 +187,7 @@ class _Execution:
         inputs = self._provider.write_inputs(self._terraform.directory, run.pool, vms)
         self._terraform.environment = {**self._provider.environment, **inputs.environment}
         parallelism = self._worker.parallelism or inputs.parallelism
-        plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism)
+        plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism, refresh=inputs.refresh)
         verdict = check_plan(plan, destroying=frozenset() if is_launch else run.targets, living=run.living)
         if not verdict.is_allowed:
             raise PlanRefused("The plan was refused: " + "; ".join(verdict.refusals) + ".")

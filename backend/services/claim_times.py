@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.errors import Conflict
-from backend.models import Claim, LatestHeartbeat, Pool, Vm
+from backend.models import Claim, LatestHeartbeat, Pool, SeatBrowser, Vm
 from backend.services.actor import Actor
 from backend.services.claims import view_claim, view_of_claim
 from backend.services.holders import Holder, actor_of, lock_held
@@ -93,8 +93,11 @@ async def extend_claim(db: Database, claim_id: int, holder: Holder) -> ClaimView
         return await view_claim(session, claim, pool)
 
 
-async def touch_claim(db: Database, claim_id: int) -> None:
-    """Notes that a seat is being used: something was typed, clicked or moved. Cheap, and written once a minute."""
+async def touch_claim(db: Database, claim_id: int, *, owner_hash: bytes | None = None) -> None:
+    """Notes that a seat is being used: something was typed, clicked or moved. Cheap, and written once a minute.
+
+    With ``owner_hash`` only if the seat is still open in that browser: a page may outlive its sign-out.
+    """
     now = db.now()
     limited = select(Pool.id).where(Pool.idle_limit_s.is_not(None))
     is_stale = Claim.last_active_at.is_(None) | (Claim.last_active_at < now - timedelta(seconds=TOUCH_S))
@@ -106,6 +109,9 @@ async def touch_claim(db: Database, claim_id: int) -> None:
         .values(last_active_at=now)
         .execution_options(synchronize_session=False)
     )
+    if owner_hash is not None:
+        held = (SeatBrowser.claim_id == claim_id, SeatBrowser.owner_hash == owner_hash, SeatBrowser.ended_at.is_(None))
+        query = query.where(exists().where(*held))
     async with db.transaction() as session:
         await session.execute(query)
 

@@ -123,6 +123,30 @@ async def authenticate_agent(db: Database, token: str) -> AgentIdentity:
         return AgentIdentity(vm.id, vm.hostname, enrolment.id)
 
 
+async def authenticate_booting(db: Database, token: str) -> AgentIdentity:
+    """The VM behind an agent token, or behind an enrolment token that was made for it and is not spent yet.
+
+    Raises:
+        Unauthenticated: the token is neither, or its VM is gone.
+    """
+    is_for_vm = (
+        (Enrolment.token_hash == hash_token(token))
+        & Enrolment.confirmed_at.is_(None)
+        & (Enrolment.expires_at > db.now())
+    )
+    query = (
+        select(Vm, Enrolment)
+        .join(Enrolment, Enrolment.vm_id == Vm.id)
+        .where(is_for_vm, Enrolment.revoked_at.is_(None), Vm.status.not_in(GONE_VM))
+    )
+    async with db.transaction() as session:
+        found = await _find_by_agent_token(session, token) or (await session.execute(query)).first()
+        if found is None:
+            raise Unauthenticated("This token speaks for no machine.")
+        vm, enrolment = found
+        return AgentIdentity(vm.id, vm.hostname, enrolment.id)
+
+
 async def revoke_agents(session: AsyncSession, vm_ids: Collection[int], *, at: datetime) -> None:
     """Ends the right of these VMs' agents to speak, and every enrolment token made for them."""
     await session.execute(

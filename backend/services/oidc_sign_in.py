@@ -6,16 +6,17 @@ import re
 from collections.abc import Iterator
 from itertools import count
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.errors import Forbidden
-from backend.models import AdminSession, Pool, User
+from backend.models import Pool, User
 from backend.oidc import Vouched
 from backend.services.actor import Actor
 from backend.services.moves import record_event
+from backend.services.people import change_role, end_sessions_of, end_what_was_made
 from backend.services.sign_in import open_session
 from backend.setting_keys import OidcSettings
 from backend.states import Role
@@ -48,7 +49,7 @@ async def sign_in_by_oidc(
     The user is made at the first sign-in and known by the provider's subject ever after, never by a name.
 
     Raises:
-        Forbidden: none of the groups has a role (sessions that are still open end), or the user was disabled.
+        Forbidden: none of the groups has a role (what is still open or was made ends), or the user was disabled.
     """
     role = find_role(vouched.groups, settings)
     async with db.transaction() as session:
@@ -56,7 +57,9 @@ async def sign_in_by_oidc(
         if role is not None:
             user = user or await _make(session, db, vouched, role, address)
             if user.disabled_at is None:
-                return _let_in(session, db, user, role, hours=session_hours, address=address, user_agent=user_agent)
+                return await _let_in(
+                    session, db, user, role, hours=session_hours, address=address, user_agent=user_agent
+                )
         why = "was disabled here" if role is not None else "is in none of the groups that may use this console"
         await _shut_out(session, db, vouched, user, why, address)
     raise Forbidden(f"Your account {why}. Ask an admin.", code="oidc_disabled" if role else "oidc_no_role")
@@ -69,7 +72,7 @@ async def list_oidc_groups(db: Database) -> frozenset[str]:
         return frozenset(group for group in found if group)
 
 
-def _let_in(
+async def _let_in(
     session: AsyncSession,
     db: Database,
     user: User,
@@ -80,25 +83,22 @@ def _let_in(
     user_agent: str | None,
 ) -> str:
     if user.role != role:
-        message = f"{user.name} is {role} now, was {user.role}: the organisation's groups say so"
-        user.role = role
-        record_event(session, "user.role_changed", message, actor=Actor.rule("oidc_groups"), at=db.now())
+        was = await change_role(session, user, role, at=db.now())
+        message = f"{user.name} became {role} (was {was}): the organisation's groups say so"
+        record_event(session, "user.role", message, actor=Actor.rule("oidc_groups"), at=db.now())
     return open_session(session, db, user, hours=hours, address=address, user_agent=user_agent, how=" by OIDC")
 
 
 async def _shut_out(
     session: AsyncSession, db: Database, vouched: Vouched, user: User | None, why: str, address: str | None
 ) -> None:
-    """The refusal is written down; what its owner had open before the groups changed ends with it."""
+    """The refusal is written down; what its owner had open and had made before the groups changed ends with it."""
     who = user.name if user else vouched.email or vouched.subject
     message = f"{who} was not let in by OIDC: the account {why}"
     record_event(session, "user.sign_in_failed", message, actor=Actor("anyone", address), at=db.now())
     if user is not None:
-        await session.execute(
-            update(AdminSession)
-            .where(AdminSession.user_id == user.id, AdminSession.revoked_at.is_(None))
-            .values(revoked_at=db.now())
-        )
+        await end_sessions_of(session, user.id, at=db.now())
+        await end_what_was_made(session, [f"admin:{user.name}"], roles=list(Role), at=db.now())
 
 
 async def _find(session: AsyncSession, vouched: Vouched) -> User | None:

@@ -75,9 +75,7 @@ async def set_role(db: Database, name: str, role: Role, *, actor: Actor) -> None
         if user.role == role:
             return
         _must_not_be_last(user, admins)
-        was, user.role = user.role, role
-        higher = [each for each in Role if each.rank > role.rank]
-        await end_what_was_made(session, [f"admin:{name}"], roles=higher, at=db.now())
+        was = await change_role(session, user, role, at=db.now())
         message = f"{name} became {role} (was {was})"
         record_event(session, "user.role", message, actor=actor, at=db.now())
 
@@ -182,6 +180,17 @@ async def end_sessions_of(session: AsyncSession, user_id: int, *, at: datetime, 
     if but is not None:
         ended = ended.where(AdminSession.id != but)
     return len((await session.scalars(ended)).all())
+
+
+async def change_role(session: AsyncSession, user: User, role: Role, *, at: datetime) -> str:
+    """Changes a role within a transaction that holds the user locked; what was made with a higher one ends.
+
+    Returns the former role.
+    """
+    was, user.role = user.role, role
+    higher = [each for each in Role if each.rank > role.rank]
+    await end_what_was_made(session, [f"admin:{user.name}"], roles=higher, at=at)
+    return was
 
 
 async def end_what_was_made(

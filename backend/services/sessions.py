@@ -21,6 +21,8 @@ from backend.services.moves import move_claim, move_vm, record_event
 from backend.services.terminal_ends import end_terminals, end_terminals_of_claim
 from backend.states import HOLDING_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, Health, VmStatus
 
+# facts[…] of a VM that leaves its pool's offer when its seat has ended: who said so.
+DRAINED_BY = "drained_by"
 PREPARE_DEADLINE_S = 120
 END_DEADLINE_S = 300
 # First key of the two-key advisory lock that serialises the line of one pool.
@@ -243,6 +245,11 @@ async def _conclude_end(session: AsyncSession, at: datetime, vm: Vm, command: Co
     if command.status != CommandStatus.SUCCEEDED:
         why = f"the former session could not be removed: {command.detail or 'no reason given'}"
         move_vm(session, vm, VmStatus.QUARANTINED, actor=actor, at=at, reason=why, claim_id=command.claim_id)
+        return
+    drained_by = vm.facts.get(DRAINED_BY)
+    if drained_by:
+        vm.facts = {key: value for key, value in vm.facts.items() if key != DRAINED_BY}
+        move_vm(session, vm, VmStatus.QUARANTINED, actor=actor, at=at, reason=f"drained by {drained_by}")
         return
     move_vm(session, vm, VmStatus.AVAILABLE, actor=actor, at=at, claim_id=command.claim_id)
     await session.flush()

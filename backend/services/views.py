@@ -51,7 +51,8 @@ class PoolView:
 class VmView:
     """A VM as people see it. ``actions`` are the verbs allowed now; percentages run from 0 to 100.
 
-    ``interruption_at``: when the cloud takes it away, if it has said so.
+    ``isolation`` says what keeps its terminals apart from the rest of it, once its agent has told; ``interruption_at``
+    when the cloud takes it away, if it has said so.
     """
 
     id: int
@@ -68,6 +69,7 @@ class VmView:
     email: str | None
     boot_id: str | None
     agent_version: str | None
+    isolation: str | None
     gpus: tuple[dict[str, Any], ...]
     cpu_pct: float | None
     memory_pct: float | None
@@ -78,6 +80,7 @@ class VmView:
     price_per_hour: float
     actions: tuple[str, ...]
     interruption_at: datetime | None = None
+    is_draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

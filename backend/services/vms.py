@@ -17,7 +17,7 @@ from backend.services.actor import Actor
 from backend.services.commands import add_command, cancel_open_commands
 from backend.services.heartbeats import INTERRUPTION
 from backend.services.moves import move_vm, record_event
-from backend.services.sessions import renew_end_session
+from backend.services.sessions import DRAINED_BY, renew_end_session
 from backend.services.views import VmView
 from backend.states import GONE_VM, CommandKind, Health, Origin, VmStatus
 
@@ -145,12 +145,13 @@ async def fail_overdue_vms(db: Database) -> int:
         for vm, pool in await session.execute(booting):
             if db.now() - vm.status_changed_at > timedelta(seconds=pool.boot_deadline_s):
                 heard = "its agent never reported" if vm.first_heartbeat_at is None else "its agent never became ready"
+                known = f" ({'; '.join(vm.health_reasons)})" if vm.health_reasons else ""
                 _fail(
                     session,
                     db,
                     vm,
                     "boot_deadline",
-                    f"not ready {pool.boot_deadline_s} s after it began to boot: {heard}",
+                    f"not ready {pool.boot_deadline_s} s after it began to boot: {heard}{known}",
                 )
                 failed += 1
         silent = query.where(Vm.status == VmStatus.AVAILABLE, Vm.unreachable_since.is_not(None))
@@ -253,6 +254,7 @@ def _view_of(vm: Vm, pool: Pool, beat: LatestHeartbeat | None) -> VmView:
         email=vm.email,
         boot_id=vm.boot_id,
         agent_version=vm.agent_version,
+        isolation=vm.facts.get("isolation"),
         gpus=tuple(gpus),
         cpu_pct=beat.cpu_pct if beat else None,
         memory_pct=beat.memory_pct if beat else None,
@@ -263,4 +265,5 @@ def _view_of(vm: Vm, pool: Pool, beat: LatestHeartbeat | None) -> VmView:
         price_per_hour=float(vm.price_per_hour),
         actions=allowed_actions(status, unreachable=vm.unreachable_since is not None),
         interruption_at=datetime.fromisoformat(vm.facts[INTERRUPTION]) if INTERRUPTION in vm.facts else None,
+        is_draining=DRAINED_BY in vm.facts,
     )

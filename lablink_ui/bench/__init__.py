@@ -18,7 +18,7 @@ from pathlib import Path
 from lablink_ui.bench.conditions import Cores, Sizes, describe_machine, find_cores, pinned_to
 from lablink_ui.bench.figures import LEGEND, BenchFailed, Report, format_table, write_json
 
-SCENARIOS = ("claims", "heartbeats", "pages", "launch", "terminals")
+SCENARIOS = ("claims", "heartbeats", "pages", "launch", "terminals", "aws")
 INTERRUPTED = 130
 
 

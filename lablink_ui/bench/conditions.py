@@ -27,6 +27,7 @@ class Sizes:
     terminals: int = 100
     keys: int = 20
     key_pause_s: float = 0.25
+    aws_pools: tuple[int, int] = (10, 200)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from backend.services.join_codes import find_pool_by_code
 from backend.services.rosters import check_link
 from backend.services.views import PoolView
 from backend.states import Access
-from lablink_ui.parts import Field, link_button, tag
+from lablink_ui.parts import Field, form_token_field, tag
 
 MAX_TYPED = 128
+_OTHER_GROUP = "You are signed in as {}, whom your organisation does not count among this workshop. Ask your organiser."
 
 
 async def find_entrance(house: House, typed: str, *, address: str | None) -> str | None:
@@ -57,7 +58,10 @@ async def look_at(request: Request, house: House, pool: PoolView) -> Entrance:
         return Entrance(pool.access, code=asked.get("code", "")[:MAX_TYPED])
     if pool.access is Access.OIDC:
         person = find_person(request, house)
-        return Entrance(pool.access, email=person.email if person else None)
+        if person is None:
+            return Entrance(pool.access)
+        refusal = "" if person.may_join(pool.oidc_group) else _OTHER_GROUP.format(person.email)
+        return Entrance(pool.access, email=person.email, refusal=refusal)
     if pool.access is Access.OPEN:
         return Entrance(pool.access)
     link = asked.get("me", "")[:MAX_TYPED]
@@ -100,6 +104,16 @@ def draw_fields(entrance: Entrance) -> None:
         tag("input", type="hidden", name="me", value=entrance.link)
 
 
-def draw_sign_in(pool: str) -> None:
+def draw_sign_in(house: House, pool: str) -> None:
     """The way through the organisation's sign-in, and back here."""
-    link_button("Sign in with your organisation", f"/oidc/login?for=pool&pool={quote(pool)}", classes="primary big")
+    href = f"/oidc/login?for=pool&pool={quote(pool)}"
+    with tag("a", "button primary big", href=href, data_testid="join-oidc"):
+        tag("span", "", house.settings.oidc.button)
+
+
+def draw_sign_out() -> None:
+    """The way out for whoever is not the person that this browser knows."""
+    with tag("form", "row", method="post", action="/oidc/logout"):
+        form_token_field()
+        tag("span", "sub", "Not you?")
+        tag("button", "button small", "Sign out", type="submit", data_testid="join-sign-out")

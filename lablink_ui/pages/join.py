@@ -13,7 +13,7 @@ from backend.services.claims import list_claims
 from backend.services.views import PoolView
 from backend.states import Access, PoolStatus, VmStatus
 from lablink_ui.frame import public_frame
-from lablink_ui.pages.entrances import draw_fields, draw_sign_in, look_at
+from lablink_ui.pages.entrances import Entrance, draw_fields, draw_sign_in, draw_sign_out, look_at
 from lablink_ui.parts import link_button, tag, text
 from lablink_ui.visits import follow
 from lablink_ui.words import count, people
@@ -31,11 +31,9 @@ async def join(request: Request, pool: str) -> Response | None:
         await _say_no(house, pool, found)
         return None
     entrance = await look_at(request, house, found)
-    if entrance.refusal:
-        await _ask_for_proof(house, "You need your personal link", entrance.refusal)
-        return None
-    if entrance.access is Access.OIDC and entrance.email is None:
-        await _ask_for_proof(house, "Sign in first", f"{pool} is for members of your organisation.", sign_in=pool)
+    is_known = entrance.access is Access.OIDC and entrance.email is not None
+    if entrance.refusal or (entrance.access is Access.OIDC and not is_known):
+        await _ask_for_proof(house, pool, entrance)
         return None
     with public_frame("Get your machine") as frame:
         with tag("form", "card pad", data_pool=pool) as form:
@@ -43,6 +41,8 @@ async def join(request: Request, pool: str) -> Response | None:
             text("div", "", "error", data_testid="claim-error", role="alert")
             tag("button", "button primary big", "Get my machine", type="submit", data_testid="claim-submit")
         form.on("submit", js_handler="(e) => { e.preventDefault(); window.lablinkClaim(e.target); }")
+        if is_known:
+            draw_sign_out()
 
         def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
             if _is_open(snapshot, pool):
@@ -54,13 +54,21 @@ async def join(request: Request, pool: str) -> Response | None:
     return None
 
 
-async def _ask_for_proof(house: House, title: str, words: str, *, sign_in: str = "") -> None:
+async def _ask_for_proof(house: House, pool: str, entrance: Entrance) -> None:
+    if entrance.access is not Access.OIDC:
+        title, words = "You need your personal link", entrance.refusal
+    elif entrance.refusal:
+        title, words = "Not for your account", entrance.refusal
+    else:
+        title, words = "Sign in first", f"{pool} is for members of your organisation."
     with public_frame(title) as frame:
         frame.subtitle.say(words)
-        if sign_in:
-            draw_sign_in(sign_in)
+        if entrance.access is Access.OIDC:
+            draw_sign_in(house, pool)
         else:
             link_button("Enter another code", "/", classes="big")
+        if entrance.email:
+            draw_sign_out()
         await follow(house, frame)
 
 

@@ -11,6 +11,7 @@ from nicegui import ui
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.actor import Actor
 from backend.services.claims import release_vms
+from backend.services.drains import drain_vms
 from backend.services.operations import request_destroy
 from backend.services.vms import request_reboot, request_repair
 from backend.states import VmStatus
@@ -37,10 +38,12 @@ VERBS = (
     Verb("repair", "Repair"),
     Verb("destroy", "Destroy", danger=True),
 )
+_HARMLESS = {"repair", "drain"}
 _WARNINGS = {
     "release": "Their seats end now, and what is in the sessions is removed.",
     "reboot": "Whoever works on them is interrupted; seats are kept.",
     "repair": "They boot again and return to their pool once they are healthy.",
+    "drain": "Nobody gets them any more. Seats on them go on until they end by themselves.",
     "destroy": "Their seats end and everything on them is lost. This cannot be undone.",
 }
 
@@ -113,7 +116,7 @@ async def act_on(visit: Visit, ask: Ask, verb: str, hostnames: list[str]) -> boo
     names = ", ".join(hostnames[:8]) + (f" and {len(hostnames) - 8} more" if len(hostnames) > 8 else "")
     what = hostnames[0] if len(hostnames) == 1 else count(len(hostnames), "machine")
     title = f"{verb.capitalize()} {what}?"
-    if not await ask.ask(title, f"{names}\n\n{_WARNINGS[verb]}", verb=verb.capitalize(), danger=verb != "repair"):
+    if not await ask.ask(title, f"{names}\n\n{_WARNINGS[verb]}", verb=verb.capitalize(), danger=verb not in _HARMLESS):
         return False
 
     async def do() -> str:
@@ -137,6 +140,11 @@ async def _repair(visit: Visit, hostnames: list[str], actor: Actor) -> str:
     return f"{count(len(done), 'machine')} told to boot again"
 
 
+async def _drain(visit: Visit, hostnames: list[str], actor: Actor) -> str:
+    done = await drain_vms(visit.house.db, hostnames, actor=actor)
+    return f"{count(len(done), 'machine')} taken off the offer"
+
+
 async def _destroy(visit: Visit, hostnames: list[str], actor: Actor) -> str:
     await request_destroy(visit.house.db, hostnames, actor=actor)
     return f"{count(len(hostnames), 'machine')} being destroyed"
@@ -146,5 +154,6 @@ _ACTIONS: dict[str, Callable[[Visit, list[str], Actor], Awaitable[str]]] = {
     "release": _release,
     "reboot": _reboot,
     "repair": _repair,
+    "drain": _drain,
     "destroy": _destroy,
 }

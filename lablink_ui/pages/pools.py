@@ -11,7 +11,6 @@ from nicegui import ui
 from backend.errors import NotFound
 from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
-from backend.services.enrolments import create_enrolments
 from backend.services.pools import PoolSpec, create_pool, get_pool, set_pool_open, spec_of, update_pool
 from backend.services.views import PoolView
 from backend.states import PoolStatus, Role
@@ -20,10 +19,11 @@ from lablink_ui.frame import Frame, admin_frame
 from lablink_ui.pages.overview import POOL_COLUMNS
 from lablink_ui.pages.pool_admission import AdmissionPart
 from lablink_ui.pages.pool_fields import PoolFields
+from lablink_ui.pages.pool_machines import OwnMachinesPart
 from lablink_ui.parts import Chip, Field, button, link_button, on_submit, tag, text
 from lablink_ui.rows import pool_row
 from lablink_ui.visits import Visit, attempt, find_visit, to_login
-from lablink_ui.words import POOL_WORDS, count
+from lablink_ui.words import POOL_WORDS
 
 
 @ui.page("/admin/pools")
@@ -113,8 +113,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
                 with tag("div", "row"):
                     tag("a", "mono", link, href=f"/join/{name}")
                     CopyButton("Copy link", link)
-            if visit.may_administer:
-                _draw_tokens(visit, name)
+            own = OwnMachinesPart(visit, frame, found)
 
     async def save() -> str:
         actor = await visit.actor(Role.ADMIN)
@@ -139,6 +138,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
 
     def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
         admission.show(snapshot, changes)
+        own.show(snapshot, changes)
         seen = snapshot.pools.get(found.id, found)
         chip.show(seen.status, POOL_WORDS[seen.status])
         words.say("Close pool" if seen.status is PoolStatus.OPEN else "Open pool")
@@ -154,34 +154,6 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
 def _say_who_may(visit: Visit) -> None:
     if not visit.may_administer:
         tag("p", "note", f"As {visit.admin.role} you may look. Admins make and change pools.")
-
-
-def _draw_tokens(visit: Visit, name: str) -> None:
-    server = visit.house.settings.public_url
-    with tag("section", "card pad", aria_label="Your own machines"):
-        tag("h2", "", "Your own machines")
-        tag(
-            "p",
-            "sub",
-            "A machine you have can join this pool: give its agent one of these tokens. Each works once, for a day.",
-        )
-        number = Field("Number of machines", name="tokens", kind="number", value="1", min=1, testid="enrolment-count")
-        button("Make tokens", lambda: attempt(make), testid="enrolment-submit", classes="start")
-        with tag("div", "stack") as made:
-            tag("p", "sub", "Shown this once: copy them now.")
-            shown = text("pre", "", "mono secret", data_testid="enrolment-tokens")
-            copy = CopyButton("Copy tokens")
-            tag("p", "sub", "On the machine, with the agent installed:")
-            tag("pre", "mono secret", f"LABLINK_ENROLMENT_TOKEN=… lablink agent --server {server}")
-        made.set_visibility(False)
-
-        async def make() -> str:
-            actor = await visit.actor(Role.ADMIN)
-            tokens = await create_enrolments(visit.house.db, name, int(number.number()), actor=actor)
-            shown.say("\n".join(tokens))
-            copy.hold("\n".join(tokens))
-            made.set_visibility(True)
-            return f"{count(len(tokens), 'token')} made"
 
 
 def _known_here(spec: PoolSpec, house: House) -> PoolSpec:

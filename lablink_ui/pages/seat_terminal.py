@@ -5,6 +5,7 @@ from __future__ import annotations
 from backend.services.actor import Actor
 from backend.services.terminal_watches import WatchView, agree_to_watch, end_watch, list_watches
 from backend.services.terminals import list_terminals
+from backend.services.views import PoolView, VmView
 from backend.states import ClaimStatus
 from lablink_ui.components.terminals import TerminalTabs
 from lablink_ui.pages.seat_cards import SeatNow, SeatVisit
@@ -41,20 +42,17 @@ class TerminalCard:
         self._card.set_visibility(False)
         self._notice.set_visibility(False)
         self._reader = Reader(self._read)
-        self._provider = ""
-        self._isolation: str | None = None
 
     def show(self, now: SeatNow) -> None:
         """Shows the seat as it is now."""
         is_on = now.claim.status is ClaimStatus.ACTIVE and now.pool is not None and now.pool.terminal
         changes, claim_id = now.changes, now.claim.id
-        self._provider = now.pool.provider if now.pool else ""
         is_news = changes is not None and (
-            changes.touches("terminals", claim_id)
-            or changes.touches("terminal_watches", claim_id)
-            # What keeps the terminal apart is told of the machine once its agent has dialled in.
-            or (self._isolation is None and any(vm.id == now.claim.vm_id for vm in changes.vms.upserts))
+            changes.touches("terminals", claim_id) or changes.touches("terminal_watches", claim_id)
         )
+        notice = _notice(now.pool, now.vm)
+        self._notice.say(notice)
+        self._notice.set_visibility(bool(notice))
         if is_on != self._is_on or (is_on and is_news):
             self._is_on = is_on
             self._card.set_visibility(is_on)
@@ -66,10 +64,6 @@ class TerminalCard:
         # The first one opens by itself: one click was enough.
         is_fresh = self._is_on and not terminals
         self._tabs.show([each.id for each in terminals if each.ended_at is None], starts=is_fresh)
-        self._isolation = next((each.isolation for each in terminals if each.isolation), None)
-        notice = _notice(self._provider, self._isolation)
-        self._notice.say(notice)
-        self._notice.set_visibility(bool(notice))
         watches = await list_watches(db, claim_id)
         if watches != self._watches:
             self._watches = watches
@@ -116,7 +110,10 @@ class TerminalCard:
         return Actor.researcher(self._visit.claim.email, self._visit.address)
 
 
-def _notice(provider: str, isolation: str | None) -> str:
-    if isolation == "none":
+def _notice(pool: PoolView | None, vm: VmView | None) -> str:
+    """What its owner must know of what keeps the terminal apart, once the machine's agent has told."""
+    if pool is None or vm is None or vm.isolation is None:
+        return ""
+    if vm.isolation == "none":
         return _OPEN
-    return _SHARED if provider == "local" and isolation == "user" else ""
+    return _SHARED if pool.provider == "local" and vm.isolation == "user" else ""

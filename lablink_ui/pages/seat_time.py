@@ -58,8 +58,9 @@ class TimeCard:
         return "You stay"
 
     async def _use(self) -> None:
-        await touch_claim(self._visit.house.db, self._visit.claim.id)
-        await record_seen(self._visit.house.db, self._visit.claim.id, self._visit.owner_hash)
+        visit = self._visit
+        await touch_claim(visit.house.db, visit.claim.id, owner_hash=visit.owner_hash)
+        await record_seen(visit.house.db, visit.claim.id, visit.owner_hash)
 
 
 def _verb(end: SeatEnd, pool: PoolView) -> str:

@@ -184,7 +184,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ('#!/bin/sh\n[ "$1 $4" = "inspect desk" ] && echo running', []),
         ("#!/bin/sh\necho exited", ["the container desk is exited"]),
         ("#!/bin/sh\necho Error: No such object >&2; exit 1", ["the container desk is not there"]),
-        ("#!/nonexistent/shell", ["docker does not answer: FileNotFoundError"]),
+        ("#!/nonexistent/shell", ["the container desk cannot be checked: docker does not answer: FileNotFoundError"]),
     ],
 )
 def test_a_container_that_does_not_run_makes_the_machine_unfit(docker, script: str, reasons: list[str]) -> None:

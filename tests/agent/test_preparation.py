@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from agent.config import Config
-from agent.workload import PreparationFailed, prepare
+from agent.workload import PreparationFailed, Step, prepare
 from tests.agent.tiny_server import ENROLMENT_TOKEN, TinyServer
 from tests.harness.waiting import until
 
@@ -38,6 +38,10 @@ def config(home: Path, *, script: Path | None = None, repository: str | None = N
     return Config("http://127.0.0.1:1", "gpu-01", home, "boot-1", None, None, script, repository, None, deadline_s)
 
 
+def ignore(step: Step) -> None:
+    """Nobody listens."""
+
+
 def script_of(tmp_path: Path, text: str) -> Path:
     script = tmp_path / "startup.sh"
     script.write_text(text)
@@ -54,7 +58,7 @@ def is_running(pid: str) -> bool:
 
 def run(config: Config, stopping: threading.Event | None = None) -> Lines:
     lines: Lines = []
-    prepare(config, lambda source, line: lines.append((source, line)), stopping or threading.Event())
+    prepare(config, lambda source, line: lines.append((source, line)), stopping or threading.Event(), ignore)
     return lines
 
 
@@ -102,7 +106,12 @@ async def test_a_startup_script_that_takes_too_long_is_ended(tmp_path: Path, hom
     script = script_of(tmp_path, "trap '' TERM; sleep 600 & echo $!; wait; wait")
     lines: Lines = []
     with pytest.raises(PreparationFailed, match="the startup script did not end within 0 s"):
-        prepare(config(home, script=script, deadline_s=0.3), lambda *line: lines.append(line), threading.Event())
+        prepare(
+            config(home, script=script, deadline_s=0.3),
+            lambda *line: lines.append(line),
+            threading.Event(),
+            ignore,
+        )
     await until(lambda: not is_running(lines[0][1]), every_s=0.01)
 
 
@@ -156,7 +165,12 @@ def test_a_clone_that_was_cut_off_is_not_taken_for_a_whole_one(home: Path, repos
 def test_a_repository_that_cannot_be_cloned_is_a_reason_and_says_what_git_said(home: Path) -> None:
     lines: Lines = []
     with pytest.raises(PreparationFailed, match="the clone of the repository ended with exit status 128"):
-        prepare(config(home, repository="file:///nonexistent"), lambda *line: lines.append(line), threading.Event())
+        prepare(
+            config(home, repository="file:///nonexistent"),
+            lambda *line: lines.append(line),
+            threading.Event(),
+            ignore,
+        )
     assert any("nonexistent" in line for _, line in lines)
 
 

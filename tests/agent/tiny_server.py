@@ -44,6 +44,8 @@ class TinyServer:
         self.agent_tokens: list[str] = []
         self.commands: dict[int, dict[str, Any]] = {}
         self.faults: dict[str, Fault] = {}
+        self.files: dict[str, bytes] = {}
+        self.preparation: dict[str, str | None] = {"repository": None, "startup_script": None}
         self._issued = 0
         self._news = threading.Condition()
         server = self
@@ -86,6 +88,10 @@ class TinyServer:
         """The results told of one command so far."""
         return [each.body for each in self.of(f"/api/commands/{command_id}")]
 
+    def steps(self) -> list[dict[str, Any]]:
+        """The steps of boots told so far."""
+        return [each.body for each in self.of("/api/boot_steps")]
+
     def logs(self) -> dict[str, list[str]]:
         """The lines shipped so far, by source."""
         lines: dict[str, list[str]] = defaultdict(list)
@@ -100,6 +106,9 @@ class TinyServer:
         token = handler.headers.get("Authorization", "").removeprefix("Bearer ")
         request = Request(handler.command, url.path, token, body)
         self.requests.append(request)
+        if url.path in self.files:
+            self._write(handler, 200, self.files[url.path], {"Content-Type": "text/html"})
+            return
         fault = self.faults.get(url.path)
         if fault is not None and fault.times > 0:
             fault.times -= 1
@@ -125,10 +134,14 @@ class TinyServer:
             self._issued += 1
             self.agent_tokens = [f"agent-token-number-{self._issued}"]
             return 200, {"agent_token": self.agent_tokens[0], "heartbeat_interval_s": 0.2}
+        if request.path == "/api/boot_steps" and request.token == ENROLMENT_TOKEN:
+            return 200, {}
         if request.token not in self.agent_tokens:
             return 401, {"error": {"code": "unauthenticated", "message": "This token is unknown."}}
         if request.path == "/api/vm_startup":
             return 200, {"heartbeat_interval_s": 0.2}
+        if request.path == "/api/preparation":
+            return 200, self.preparation
         if request.path == "/api/commands":
             with self._news:
                 self._news.wait_for(lambda: self.commands, timeout=float(parse_qs(query)["wait"][0]))

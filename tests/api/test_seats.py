@@ -14,19 +14,15 @@ from backend.services.join_codes import CodeLimits, rotate_code
 from backend.services.tokens import hash_token
 from backend.services.vms import request_reboot
 from backend.states import Access, Role
+from tests.crd.pastes import LINE
 from tests.harness.agents import HandAgent, join
 from tests.harness.pools import database_of, make_pool
 from tests.harness.server import Server
 
 ADMIN = Actor.admin("test")
 CHANGES = ("release", "extend", "move", "key")
-ROUTES = [
-    ("GET", "/api/seat"),
-    *(("POST", f"/api/seat/{verb}") for verb in CHANGES),
-    ("GET", "/api/seat/browsers"),
-    ("DELETE", "/api/seat/browsers"),
-    ("DELETE", "/api/seat/browsers/{browser}"),
-]
+# With none of these is anything of a seat reached; opening one is how a browser comes to hold it.
+OPENING = "/api/seat/open"
 _names = (f"own{n}" for n in itertools.count())
 
 
@@ -38,6 +34,7 @@ class Sitter:
     answer: dict[str, str]
     seat: dict[str, object]
     browser_id: int
+    agent: HandAgent | None = None
 
     @property
     def key(self) -> dict[str, str]:
@@ -73,31 +70,49 @@ async def make_workshop(server: Server, machines: int, **figures: object) -> tup
 @pytest.fixture(scope="module")
 async def two(shared_server: Server) -> tuple[Sitter, Sitter]:
     """Two people, each with a seat in the same pool."""
-    pool, _ = await make_workshop(shared_server, 3, claim_duration_s=3_600)
-    return await sit(shared_server, pool, "ada@lab.org"), await sit(shared_server, pool, "eve@lab.org")
+    pool, agents = await make_workshop(shared_server, 3, claim_duration_s=3_600, terminal=True, crd=True)
+    ada, eve = [await sit(shared_server, pool, f"{name}@lab.org") for name in ("ada", "eve")]
+    eve.agent = next(agent for agent in agents if agent.hostname == eve.answer["hostname"])
+    return ada, eve
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
 async def test_nothing_that_one_researcher_holds_reads_or_changes_the_seat_of_another(
-    shared_server: Server, two: tuple[Sitter, Sitter], method: str, path: str
+    shared_server: Server, two: tuple[Sitter, Sitter]
 ) -> None:
     ada, eve = two
-    about_ada = f"{path.format(browser=ada.browser_id)}?claim={ada.seat['claim']}"
+    assert eve.agent
+    routes = await list_seat_routes(shared_server)
+    assert len(routes) >= 12
     async with shared_server.client() as nobody:
-        agent_like = {"Authorization": f"Bearer {eve.answer['seat_url'].rpartition('/')[2]}"}
-        answers = [
-            await eve.browser.request(method, about_ada),
-            await nobody.request(method, about_ada, headers=eve.key),
-            await nobody.request(method, about_ada, headers=agent_like),
-            await nobody.request(method, about_ada),
-            # A session of the console is no seat either.
-            await shared_server.api.request(method, about_ada),
-        ]
-    assert {answer.status_code for answer in answers} == {401}
-    assert all(str(ada.seat["hostname"]) not in answer.text for answer in answers)
+        holds = {
+            "cookie": (eve.browser, {}),
+            "key": (nobody, eve.key),
+            "link": (nobody, {"Authorization": f"Bearer {eve.answer['seat_url'].rpartition('/')[2]}"}),
+            "machine": (nobody, eve.agent.headers),
+            "nothing": (nobody, {}),
+            # A token of the console is no seat either.
+            "console": (shared_server.api, {}),
+        }
+        for (method, path), (name, (client, headers)) in itertools.product(routes, holds.items()):
+            asked = path.format(browser_id=ada.browser_id, terminal_id=1) + f"?claim={ada.seat['claim']}"
+            body = {"json": {"crd_command": LINE}} if path.endswith("crd_command") else {}
+            answer = await client.request(method, asked, headers=headers, **body)
+            assert answer.status_code == 401, (name, method, path, answer.text)
+            assert str(ada.seat["hostname"]) not in answer.text
     now = (await ada.browser.get("/api/seat")).json()
     assert {**now, "status": ""} == {**ada.seat, "status": ""}
     assert len((await ada.browser.get("/api/seat/browsers")).json()["browsers"]) == 1
+
+
+async def list_seat_routes(server: Server) -> list[tuple[str, str]]:
+    """Every route that is about a seat, as the server describes itself: a new one is tried too."""
+    paths = (await server.api.get("/api/openapi.json")).json()["paths"]
+    return [
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method in methods
+        if path.startswith("/api/seat") and path != OPENING
+    ]
 
 
 async def test_a_browser_of_another_seat_cannot_be_signed_out_by_its_number(two: tuple[Sitter, Sitter]) -> None:

@@ -9,15 +9,25 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, expect
+from sqlalchemy import text
 
-from tests.aws.machines import Machines
+from tests.aws.machines import Machines, read_user_data
 from tests.harness.local_aws import AMI_PARAMETER, CREDENTIALS, LocalAws, tags_of
 from tests.harness.pages import Visitor, visit
+from tests.harness.pools import database_of
 from tests.harness.server import Server
 
 BUCKET = "lablink-states"
 STATE_KEY = "pools/dev/2-gpu.tfstate"
 SLOW_S = 240
+
+
+@pytest.fixture
+async def aws(tmp_path: Path) -> AsyncIterator[LocalAws]:
+    """An account of its own: at the end nothing may be in it."""
+    made = LocalAws(tmp_path)
+    yield await made.start()
+    made.close()
 
 
 @pytest.fixture
@@ -47,6 +57,7 @@ async def test_a_pool_on_aws_from_the_form_to_an_empty_account(
     await launch(admin, len(hostnames))
     made = await check_what_was_made(aws, server, hostnames)
     await check_state(aws)
+    await check_log(server, [(await read_user_data(aws, each))["enrolment_token"] for each in made.values()])
 
     for hostname, instance_id in made.items():
         await machines.boot(hostname, instance_id)
@@ -148,6 +159,13 @@ async def check_state(aws: LocalAws) -> None:
     state = await aws.ask("s3", "get_object", Bucket=BUCKET, Key=STATE_KEY)
     assert state["ServerSideEncryption"] == "AES256"
     assert b"enrolment_token" not in state["Body"].read()
+
+
+async def check_log(server: Server, tokens: list[str]) -> None:
+    async with database_of(server) as db, db.transaction() as session:
+        log = await session.scalar(text("SELECT string_agg(message, ' ') FROM operation_logs"))
+    assert "gpu-001" in log
+    assert [token for token in tokens if token in log] == []
 
 
 async def claim(researcher: Visitor) -> str:

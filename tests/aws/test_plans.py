@@ -91,7 +91,7 @@ async def test_adding_one_machine_touches_one(size: int, tmp_path: Path, aws: Lo
     vms = [*(ProviderVm(name) for name in living), ProviderVm("gpu-999", "a-fresh-token")]
     inputs = provider.write_inputs(tmp_path, pool, vms)
     assert list(inputs.tfvars["user_data"]) == ["gpu-999"]
-    plan = await runner.plan(inputs.tfvars, parallelism=inputs.parallelism, refresh=False)
+    plan = await runner.plan(inputs.tfvars, parallelism=inputs.parallelism, refresh=inputs.refresh)
     assert touched(plan) == {'aws_instance.vm["gpu-999"]': ["create"]}
     assert check_plan(plan, destroying=[], living=living).is_allowed
 

@@ -4,11 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from backend.settings import describe_keys
+from backend.settings import Secrets, describe_keys
 from lablink_ui.cli import main
 from tests.harness.server import LABLINK, free_port
 
@@ -72,6 +73,13 @@ def test_help_names_every_verb_and_where_to_begin(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_a_verb_teaches_by_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(rf"^  (\S+=\S+ )?lablink {verb}", help_of(verb, capsys=capsys), re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", [None, *(verb for verb in VERBS if verb not in {"agent", "bench"})])
+def test_the_help_names_every_secret_and_its_variable(verb: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    said = help_of(*([verb] if verb else []), capsys=capsys)
+    for secret in fields(Secrets):
+        assert re.search(rf"^  LABLINK_{secret.name.upper()} +\S.{{10,}}", said, re.MULTILINE), secret.name
 
 
 def test_a_wrong_setting_ends_the_real_command_with_one_line_and_status_2() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -48,7 +49,8 @@ class Imitation:
         """Ends what is left of it: first those that start others."""
         for _ in range(2):
             for process in sorted(self.processes(), key=lambda each: "restart" not in each.info["cmdline"]):
-                process.kill()
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

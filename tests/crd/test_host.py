@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,21 @@ def test_a_machine_on_which_the_runtime_directory_cannot_be_made_says_so(
     monkeypatch.setattr("agent.crd_host.RUNTIME_DIRECTORIES", tmp_path / "file" / "user")
     with pytest.raises(CrdError, match="which Chrome Remote Desktop needs"):
         machine.start("4/0Good_code")
+
+
+def test_a_session_whose_user_vanished_starts_no_host_says_so_and_can_still_be_ended(
+    machine: Machine, imitation: Imitation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.start("4/0First_code")
+    (host,) = imitation.processes()
+    with monkeypatch.context() as vanished:
+        gone = replace(machine.session, user="lab-00000000")
+        vanished.setattr("agent.crd.find_session", lambda *_: gone)
+        with pytest.raises(CrdError, match=r"lab-00000000, is gone from the machine\. Move to another machine"):
+            machine.start("4/0Second_code")
+        with machine.crd.ended({"claim_id": 7}):
+            assert machine.registrations() == []
+    assert not host.is_running() or host.status() == "zombie"
 
 
 GOOD = ("--code=4/0Good_code", "--redirect-url=https://remotedesktop.google.com/_/oauthredirect", "--name=gpu-01")

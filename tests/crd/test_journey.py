@@ -19,6 +19,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, expect
 from sqlalchemy import text
 
+from agent import leftovers
 from agent.session import USERS_HOMES
 from tests.crd.conftest import Imitation
 from tests.crd.pastes import HOSTILE, with_code
@@ -36,11 +37,13 @@ Machine = Callable[[], Awaitable[tuple[str, Path]]]
 async def machine(shared_server: Server, tmp_path: Path, imitation: Imitation) -> AsyncIterator[Machine]:
     """Makes a pool that offers Chrome Remote Desktop, with one machine; returns its name and the agent's directory."""
     processes: list[subprocess.Popen[bytes]] = []
+    homes: list[Path] = []
 
     async def start() -> tuple[str, Path]:
         pool = await make_pool(shared_server, next(_names), crd=True)
         (token,) = await make_tokens(shared_server, 1, pool)
         home = tmp_path / pool
+        homes.append(home)
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
@@ -58,6 +61,9 @@ async def machine(shared_server: Server, tmp_path: Path, imitation: Imitation) -
     for process in processes:
         process.kill()
         process.wait()
+    imitation.close()
+    for home in homes:
+        assert leftovers.main(["remove", str(home)]) == 0
 
 
 async def sit_down(browser: Browser, server: Server, pool: str, **options: object) -> Visitor:

@@ -27,7 +27,7 @@ class Visitor:
         await self.go("/login")
         await self.page.get_by_test_id("login-password").fill(PASSWORD)
         await self.page.get_by_test_id("login-submit").click()
-        await self.page.wait_for_url("**/admin")
+        await self.page.wait_for_url(f"{self.server.url}/admin")
         return self
 
     async def sees_status(self, testid: str, *statuses: str, within_s: float = 30) -> None:

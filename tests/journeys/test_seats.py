@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from axe_playwright_python.async_playwright import Axe
@@ -18,33 +14,12 @@ from backend.services.actor import Actor
 from backend.services.admission import set_access
 from backend.services.join_codes import CodeLimits, rotate_code
 from backend.states import Access
-from tests.harness.agents import HandAgent, join
 from tests.harness.pages import Visitor, visit
-from tests.harness.pools import database_of, make_pool
+from tests.harness.pools import database_of
 from tests.harness.server import Server, gather_all
+from tests.harness.workshops import workshop
 
 ADMIN = Actor.admin("test")
-_names = (f"hall{n}" for n in itertools.count())
-
-
-@asynccontextmanager
-async def workshop(server: Server, machines: int, **figures: object) -> AsyncIterator[tuple[str, list[HandAgent]]]:
-    """A pool with machines whose agents do what they are told."""
-    pool = await make_pool(server, next(_names), **figures)
-    async with server.client() as client:
-        agents = await join(server, client, machines, prefix=pool, pool=pool) if machines else []
-
-        async def obey(agent: HandAgent) -> None:
-            while True:
-                await agent.obey(wait=20)
-
-        tasks = [asyncio.create_task(obey(agent)) for agent in agents]
-        try:
-            yield pool, agents
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def claim(person: Visitor, path: str, email: str = "") -> None:

@@ -92,7 +92,12 @@ async def join_wrongly(page: Page) -> None:
 async def make_tokens(page: Page) -> None:
     await page.get_by_test_id("enrolment-count").fill("2")
     await page.get_by_test_id("enrolment-submit").click()
-    await expect(page.get_by_test_id("enrolment-tokens")).not_to_be_empty()
+    await expect(page.get_by_test_id("enrolment-lines")).not_to_be_empty()
+
+
+async def choose_aws(page: Page) -> None:
+    await page.get_by_test_id("pool-provider").select_option("aws")
+    await expect(page.get_by_test_id("pool-aws-ami")).to_be_visible()
 
 
 async def invite_somebody(page: Page) -> None:
@@ -157,6 +162,7 @@ FURNISHED = (
       for state in ("queued", "succeeded", "failed", "cancelled")),
     State("operation-unknown", "/admin/operations/4711", is_variant=True),
     State("pools", "/admin/pools", is_full=True),
+    State("pools-aws", "/admin/pools", act=choose_aws, is_full=True),
     State("pool", "/admin/pools/genomics", act=make_tokens, is_full=True),
     State("pool-closed", "/admin/pools/retired", is_variant=True),
     State("pool-unknown", "/admin/pools/nowhere", is_variant=True),

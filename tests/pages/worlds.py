@@ -26,7 +26,14 @@ from backend.services.vms import get_vm, list_vms, record_silence
 from backend.states import Health, OperationStatus, Phase, ProgressState
 
 # For the server of such a world: nobody works on its jobs, and its machines are silent for a reason.
-SETTINGS = ("jobs.in_process=false", "agent.unreachable_after_s=3600", "live.backup_poll_s=300")
+SETTINGS = (
+    "jobs.in_process=false",
+    "agent.unreachable_after_s=3600",
+    "live.backup_poll_s=300",
+    # Pools may be on AWS, which nobody answers for.
+    "aws.region=us-west-2",
+    "aws.endpoint_url=http://127.0.0.1:9",
+)
 KIM = Actor.admin("kim", "192.0.2.17")
 # The worker of another host: nobody here can know whether it lives.
 WORKER = "elsewhere:1:1"

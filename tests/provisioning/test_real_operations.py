@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from backend.db.engine import Database
+from backend.errors import Unavailable
 from backend.services.operations import get_operation, request_launch
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.states import OperationStatus
@@ -39,6 +40,21 @@ def written(directory: Path) -> str:
                 with zipfile.ZipFile(path) as archive:
                     found += [archive.read(name) for name in archive.namelist()]
     return b"\n".join(found).decode(errors="replace")
+
+
+async def test_a_machine_that_may_have_been_left_behind_does_not_count_as_gone(world: World, monkeypatch) -> None:
+    async def refuse(_: object) -> None:
+        raise Unavailable("The cloud does not answer.")
+
+    await world.launch(1)
+    world.terraform("state", "rm", 'terraform_data.vm["lab-001"]')
+    with monkeypatch.context() as patch:
+        patch.setattr(world.provider, "remove_leftovers", refuse)
+        refused = await world.destroy("lab-001")
+    assert (refused.status, refused.reason) == (FAILED, "The cloud does not answer.")
+    assert await world.status("lab-001") == "failed"
+    assert (await world.destroy("lab-001")).status is SUCCEEDED
+    assert world.vms.list_running() == {}
 
 
 async def test_a_launch_that_would_touch_a_living_machine_is_refused_and_says_why(world: World) -> None:

@@ -13,6 +13,7 @@ from backend.db.engine import Database
 from backend.errors import Conflict, Forbidden, InvalidInput, LabLinkError, NotFound, Throttled, Unauthenticated
 from backend.keys import KeyRing, new_key
 from backend.models import User
+from backend.oidc import Vouched
 from backend.services.actor import Actor
 from backend.services.admin_sessions import end_admin_session, end_admin_sessions, find_roles, list_admin_sessions
 from backend.services.api_tokens import create_api_token, list_api_tokens, revoke_api_token
@@ -24,6 +25,7 @@ from backend.services.invites import (
     list_invites,
     revoke_invite,
 )
+from backend.services.oidc_sign_in import sign_in_by_oidc
 from backend.services.people import (
     change_password,
     disable_user,
@@ -45,12 +47,14 @@ from backend.services.sign_in import (
     sign_in,
 )
 from backend.services.throttles import Throttle
+from backend.settings import OidcSettings
 from backend.states import Role
 from tests.services.worlds import ADMIN
 
 KEYS = KeyRing([new_key()])
 PASSWORD = "correct horse battery"
 STRICT = Throttle(attempts=3, window_s=300)
+GROUPS = OidcSettings(admin_groups=["lab-admins"], operator_groups=["operators"], viewer_groups=["staff"])
 
 
 HASH = PasswordHasher().hash(PASSWORD)
@@ -199,6 +203,24 @@ async def test_who_loses_a_role_loses_the_tokens_that_were_above_the_new_one(db:
         await create_api_token(db, f"t-{role}", role, actor=Actor.admin("lee"))
     await set_role(db, "lee", Role.OPERATOR, actor=ADMIN)
     assert [each.name for each in await list_api_tokens(db)] == ["t-operator", "t-viewer"]
+
+
+async def test_what_the_organisations_groups_take_away_ends_what_was_made_with_it(db: Database) -> None:
+    async def arrive(*groups: str) -> Actor:
+        vouched = Vouched("https://id.lab.org", "s-1", "lee@lab.org", "lee", frozenset(groups))
+        return (await who(db, await sign_in_by_oidc(db, vouched, settings=GROUPS, session_hours=12))).actor()
+
+    lee = await arrive("lab-admins")
+    for role in Role:
+        await create_api_token(db, f"t-{role}", role, actor=lee)
+    _, door = await create_invite(db, "mallory", Role.ADMIN, actor=lee)
+    assert (await arrive("operators", "staff")).role is Role.OPERATOR
+    assert [each.name for each in await list_api_tokens(db)] == ["t-operator", "t-viewer"]
+    assert await find_invite(db, door) is None
+    with pytest.raises(Forbidden):
+        await arrive("gardeners")
+    assert await list_api_tokens(db) == []
+    assert await list_admin_sessions(db) == []
 
 
 async def test_the_last_admin_stays_one(db: Database) -> None:

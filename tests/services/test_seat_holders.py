@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 
 from backend.db.engine import Database
 from backend.errors import Conflict, NotFound, SeatExists, Throttled, Unauthenticated
-from backend.services.claim_times import extend_claim
+from backend.keys import KeyRing, new_key
+from backend.services.actor import Actor
+from backend.services.claim_times import extend_claim, touch_claim
 from backend.services.claims import get_claim, list_claims, release_own_claim, request_claim
 from backend.services.codes import ALPHABET
+from backend.services.crd import get_crd, get_pin, request_crd
 from backend.services.events import list_events
 from backend.services.guesses import GUESSES
 from backend.services.heartbeats import record_heartbeats
 from backend.services.holders import Holder
+from backend.services.pools import get_pool, spec_of, update_pool
 from backend.services.seat_browsers import list_browsers
 from backend.services.seat_keys import find_seat_by_key, hash_key, open_seat_by_key, reissue_key, renew_own_key
 from backend.services.seat_moves import request_move
 from backend.services.seat_sign_outs import sign_out_browser, sign_out_others
+from backend.services.terminal_watches import agree_to_watch, end_watch, request_watch
 from backend.services.vms import request_repair
 from backend.states import ClaimStatus
+from tests.conftest import Clock
+from tests.crd.pastes import LINE
 from tests.services.test_claims import claim, owner
 from tests.services.worlds import ADMIN, make_machines, obey, report, status_of
+
+KEYS = KeyRing([new_key()])
 
 
 async def claim_with_key(db: Database, number: int = 1) -> tuple[int, str]:
@@ -119,10 +129,15 @@ async def test_who_knows_only_the_e_mail_learns_only_that_there_is_a_seat_and_no
     assert (await request_claim(db, "lab", "new@lab.org", owner_hash=owner(98), address="192.0.2.7")).created
 
 
-async def test_a_browser_signed_out_can_do_nothing_more(db: Database) -> None:
+async def test_a_browser_signed_out_can_do_nothing_more(db: Database, clock: Clock) -> None:
     await make_machines(db, 2)
+    spec = replace(spec_of(await get_pool(db, "lab")), terminal=True, crd=True, idle_limit_s=3_600)
+    await update_pool(db, "lab", spec, actor=ADMIN)
     claim_id, key = await claim_with_key(db)
+    await obey(db, (await get_claim(db, claim_id)).vm_id or 0)
     await open_seat_by_key(db, key, owner_hash=owner(2))
+    watch = await request_watch(db, claim_id, "kim", may_type=True, actor=ADMIN)
+    me = Actor.researcher("p1@lab.org")
     assert await sign_out_others(db, claim_id, Holder(owner_hash=owner(2))) == 1
     for act in (
         lambda held: release_own_claim(db, claim_id, owner_hash=held.owner_hash),
@@ -130,9 +145,21 @@ async def test_a_browser_signed_out_can_do_nothing_more(db: Database) -> None:
         lambda held: request_move(db, claim_id, held),
         lambda held: renew_own_key(db, claim_id, held),
         lambda held: sign_out_others(db, claim_id, held),
+        lambda held: request_crd(db, KEYS, claim_id, LINE, held),
+        lambda held: get_crd(db, claim_id, held),
+        lambda held: get_pin(db, KEYS, claim_id, held),
+        lambda held: agree_to_watch(db, claim_id, watch.id, may_type=True, owner_hash=held.owner_hash, actor=me),
+        lambda held: end_watch(db, claim_id, watch.id, owner_hash=held.owner_hash, actor=me),
     ):
         with pytest.raises(NotFound):
             await act(Holder(owner_hash=owner(1)))
+    # Nor does it keep a seat in use that nobody uses.
+    before = (await get_claim(db, claim_id)).last_active_at
+    clock.advance(600)
+    await touch_claim(db, claim_id, owner_hash=owner(1))
+    assert (await get_claim(db, claim_id)).last_active_at == before
+    await touch_claim(db, claim_id, owner_hash=owner(2))
+    assert (await get_claim(db, claim_id)).last_active_at != before
     assert await list_claims(db, owner_hash=owner(1)) == []
     (left,) = await list_browsers(db, claim_id, owner_hash=owner(2))
     assert left.is_this

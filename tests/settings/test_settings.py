@@ -230,6 +230,31 @@ def test_no_key_is_a_secret() -> None:
     assert not [name for name in KEYS if re.search("password|token|secret|database.*url", name)]
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["pool.default.provider=aws"], "aws.region must be set for pool.default.provider=aws"),
+        (["aws.region=west"], "aws.region must be a region, such as us-west-2, not 'west'"),
+        (["aws.environment=stage"], "aws.environment must be one of dev, test, prod, not 'stage'"),
+        (["pool.default.aws.ssh_cidrs=[0.0.0.0/0]"], "pool.default.aws.ssh_cidrs must be IPv4 networks with /1 to /32"),
+        (
+            ["pool.default.aws.subnet_ids=[subnet-01234567]"],
+            "pool.default.aws.subnet_ids goes with pool.default.aws.vpc_id, and not with zones",
+        ),
+        (["terraform.cli_config_file=terraform.rc"], "terraform.cli_config_file must be an absolute path"),
+    ],
+)
+def test_a_wrong_setting_of_aws_is_told(load: Load, given: list[str], sentence: str) -> None:
+    assert sentence in refusal_of(lambda: load(*given))
+
+
+def test_the_first_pool_may_be_on_aws(load: Load) -> None:
+    loaded = load(
+        "aws.region=eu-west-1", "pool.default.provider=aws", "pool.default.aws.instance_types=[g5.xlarge,p3.2xlarge]"
+    )
+    assert loaded.pool.default.aws.instance_types == ["g5.xlarge", "p3.2xlarge"]
+
+
 def test_the_data_directory_is_made_for_its_owner_alone(load: Load, tmp_path: Path) -> None:
     former = os.umask(0)
     try:

@@ -9,12 +9,12 @@ import pytest
 from playwright.async_api import Browser
 
 from tests.harness.pages import Visitor, visit
+from tests.harness.screens import LARGE
 from tests.harness.seats import Seat
 from tests.harness.server import Server
 from tests.harness.wire import Wire
 
 MACHINES = 3
-LARGE = {"width": 1440, "height": 1000}
 
 
 @pytest.fixture(scope="session")

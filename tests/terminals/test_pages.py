@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import re
 import time
 
@@ -10,38 +10,13 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
-from tests.harness.pages import Visitor
+from tests.harness.screens import LARGE, ROWS, claim, enter, shows
 from tests.harness.waiting import until
 from tests.harness.wire import Wire
-from tests.terminals.conftest import LARGE, give_back
+from tests.soak.wifi import survive_a_cut
+from tests.terminals.conftest import give_back
 
 PHONE = {"width": 390, "height": 844}
-# What the terminal in front shows, row by row.
-ROWS = """() => {
-  const screen = [...document.querySelectorAll(".terminal-screen")].find((each) => each.offsetParent);
-  return [...screen.querySelectorAll(".xterm-rows > div")].map((row) => row.textContent.trimEnd());
-}"""
-
-
-async def claim(visitor: Visitor, email: str = "ada@lab.org") -> str:
-    """From the link over the click to the prompt; returns the machine's name."""
-    await visitor.go("/join/default")
-    await visitor.page.get_by_test_id("claim-email").fill(email)
-    await visitor.page.get_by_test_id("claim-submit").click()
-    await shows(visitor.page, ":~$")
-    return await visitor.page.get_by_test_id("seat-hostname").inner_text()
-
-
-async def shows(page: Page, *words: str, testid: str = "seat-terminal", within_s: float = 10) -> None:
-    """Waits until the terminal in front shows these words."""
-    for each in words:
-        await expect(page.get_by_test_id(testid)).to_contain_text(each, timeout=within_s * 1_000)
-
-
-async def enter(page: Page, line: str) -> None:
-    """Types a line into the terminal that has the focus."""
-    await page.keyboard.type(line)
-    await page.keyboard.press("Enter")
 
 
 async def check_axe(*pages: Page) -> None:
@@ -66,6 +41,9 @@ async def test_one_click_leads_from_the_link_to_a_prompt_with_the_machines_name_
     assert time.monotonic() - began < 2
     hostname = await person.page.get_by_test_id("seat-hostname").inner_text()
     await shows(person.page, f"@{hostname}:~$")
+    # Machines of this computer are told to be just that, once their agent has said how it keeps sessions apart.
+    shared = "a user of its own there" if os.geteuid() == 0 else "does not isolate"
+    await expect(person.page.get_by_test_id("terminal-notice")).to_contain_text(shared)
     await give_back(lab)
     await expect(person.page.get_by_test_id("seat-connect")).to_be_hidden()
     await expect(person.page.get_by_test_id("seat-terminal")).to_be_hidden()
@@ -131,28 +109,10 @@ async def read_width(page: Page) -> int:
 
 
 async def test_over_a_cut_of_the_network_it_is_the_same_shell_with_nothing_missing(lab, arrive) -> None:
-    await survive_a_cut(lab, arrive, seconds=3)
-
-
-async def survive_a_cut(lab, arrive, *, seconds: float) -> None:
-    """A page whose network goes away for a while in the middle of a running command."""
     async with Wire(lab.port) as wire:
         person = await arrive(wire)
         await claim(person)
-        page, last = person.page, round((seconds + 2) / 0.05)
-        await page.get_by_test_id("seat-connect").click()
-        await enter(page, f"x=$$; for i in $(seq {last}); do printf '%s,' $i; sleep 0.05; done; echo o''ver")
-        await shows(page, ",20,")
-        wire.cut()
-        # Nothing but time makes an outage of this length.
-        await asyncio.sleep(seconds)
-        wire.mend()
-        await shows(page, ",over", within_s=30)
-        whole = "".join(await page.evaluate(ROWS))
-        assert "".join(f"{number}," for number in range(1, last + 1)) in whole
-        await page.get_by_test_id("seat-connect").click()
-        await enter(page, 'test "$x" = $$ && echo "the same" shell')
-        await shows(page, "the same shell")
+        await survive_a_cut(person.page, wire, seconds=3)
 
 
 async def test_a_dead_agent_is_said_and_a_new_terminal_opens_after_its_restart(lab, arrive) -> None:

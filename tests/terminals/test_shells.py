@@ -40,21 +40,23 @@ async def test_every_frame_of_a_character_cut_in_two_arrives_whole(take_seat) ->
 async def test_a_session_sees_no_secret_of_its_agent_and_nothing_of_another_session(lab, take_seat) -> None:
     ada, bob = await take_seat("ada@lab.org"), await take_seat("bob@lab.org")
     mine, other = await ada.start(), await bob.start()
-    await other.type("echo private > ~/notes.txt; echo $HOME; echo d''one\n")
-    others_home = re.search(r"\n(/\S+)", await other.shows("\ndone"))
-    assert others_home
+    await other.type("echo private > ~/notes.txt; echo home=$HOME pid=$$ tty=$(tty); echo d''one\n")
+    found = re.search(r"\nhome=(\S+) pid=(\d+) tty=(\S+)", await other.shows("\ndone"))
+    assert found
+    others_home, others_pid, others_tty = found.groups()
     agent_home = lab.home / "vms" / ada.hostname / "home"
     agent = lab.vms.list_running()[ada.hostname]
     token = (agent_home / "agent.token").read_text()
     for path in (
         agent_home / "agent.token",
         f"/proc/{agent}/environ",
-        f"{others_home[1]}/notes.txt",
+        f"{others_home}/notes.txt",
         lab.home / "keys.json",
+        f"/proc/{others_pid}/environ",
     ):
         await mine.type(f"cat {path}\n")
-    await mine.type("env; ls ~/..; echo d''one\n")
-    text = await mine.shows("\ndone")
+    await mine.type("env; ls ~/..; echo r''ead\n")
+    text = await mine.shows("\nread")
     assert "LABLINK_ENROLMENT_TOKEN" not in text
     assert "LABLINK_SERVER_URL" not in text
     answer = await ada.client.get("/api/seat/terminals")
@@ -64,7 +66,15 @@ async def test_a_session_sees_no_secret_of_its_agent_and_nothing_of_another_sess
     if isolation == "user":
         assert token not in text
         assert "\nprivate" not in text
-        assert text.count("Permission denied") >= 4
+        assert text.count("Permission denied") >= 5
+        # Nor does it write into what is another's, or end it.
+        for path in (f"{others_home}/notes.txt", f"{others_home}/new.txt", others_tty, agent_home / "agent.token"):
+            await mine.type(f"echo by-me >> {path}\n")
+        await mine.type(f"kill -KILL {others_pid} {agent} {lab.process.pid}; echo d''one\n")
+        text = (await mine.shows("\ndone")).partition("\nread")[2]
+        assert (text.count("Permission denied"), text.count("Operation not permitted")) == (4, 3)
+        await other.type("cat ~/notes.txt; echo still h''ere\n")
+        assert "by-me" not in await other.shows("\nprivate\nstill here")
 
 
 async def test_after_a_cut_it_is_the_same_shell_and_nothing_of_a_counting_loop_is_missing(take_seat) -> None:

@@ -8,14 +8,18 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
+from backend.services.actor import Actor
+from backend.services.admission import set_access
 from backend.services.events import list_events
+from backend.states import Access
 from tests.harness.forms import post_form
 from tests.harness.oidc_provider import ProviderProcess
-from tests.harness.pages import visit
+from tests.harness.pages import Visitor, visit
 from tests.harness.pools import database_of, make_pool
 from tests.harness.server import Server
+from tests.harness.workshops import workshop
 
 ADMIN = "/oidc/login?for=admin"
 
@@ -89,8 +93,71 @@ async def test_groups_make_the_role_at_every_sign_in(web_server, provider) -> No
         assert await who_am_i(client) == 401
     async with database_of(web_server) as db:
         kinds = [event.kind for event in await list_events(db, words="ada@lab.org")]
-    assert kinds[::-1] == ["user.created", "user.signed_in", "user.role_changed", "user.signed_in",
+    assert kinds[::-1] == ["user.created", "user.signed_in", "user.role", "user.signed_in",
                            "user.sign_in_failed"]  # fmt: skip
+
+
+async def test_from_a_link_over_the_organisations_sign_in_to_a_seat_and_others_are_told_why_not(
+    web_server, provider, browser
+) -> None:
+    await provider.put_user("s-8", email="ada@lab.org", groups=["course-1"])
+    await provider.put_user("s-9", email="bob@lab.org", groups=["course-2"])
+    async with workshop(web_server, 1) as (pool, _), database_of(web_server) as db:
+        await set_access(db, pool, Access.OIDC, oidc_group="course-1", actor=Actor.admin("test"))
+        ada, bob = await come(browser, web_server), await come(browser, web_server)
+        await go_to_the_provider(bob, pool, "s-9")
+        await expect(bob.page.get_by_text(f"{pool} is for a group that your account is not in")).to_be_visible()
+        await go_to_the_provider(ada, pool, "s-8")
+        await ada.page.wait_for_url(f"**/join/{pool}")
+        await ada.page.wait_for_function("window.did_handshake")
+        email = ada.page.get_by_test_id("claim-email")
+        await expect(email).to_have_value("ada@lab.org")
+        await expect(email).not_to_be_editable()
+        await check_axe(ada)
+
+        # The group that is asked for changes: whoever is known and not in it is told before the click.
+        await set_access(db, pool, Access.OIDC, oidc_group="course-3", actor=Actor.admin("test"))
+        await ada.go(f"/join/{pool}")
+        await expect(ada.page.get_by_text("You are signed in as ada@lab.org, whom your")).to_be_visible()
+        await check_axe(ada)
+        await set_access(db, pool, Access.OIDC, oidc_group="course-1", actor=Actor.admin("test"))
+        await ada.go(f"/join/{pool}")
+        await ada.page.get_by_test_id("join-sign-out").click()
+        await ada.page.wait_for_url(web_server.url + "/")
+        await go_to_the_provider(ada, pool, "s-8")
+        await ada.page.wait_for_url(f"**/join/{pool}")
+        await ada.page.wait_for_function("window.did_handshake")
+        await ada.page.get_by_test_id("claim-submit").press("Enter")
+        await ada.page.wait_for_url("**/seat")
+        await ada.sees_status("seat-status", "active")
+        await expect(ada.page.get_by_test_id("seat-hostname")).to_have_text(f"{pool}-000")
+    assert ada.errors == []
+    assert all("status of 403" in said for said in bob.errors)
+
+
+async def come(browser: Browser, server: Server) -> Visitor:
+    """Somebody whose browser takes the provider's look from nowhere else."""
+    person = await visit(browser, server)
+    await person.page.route(
+        "https://cdn.jsdelivr.net/**", lambda route: route.fulfill(body="", content_type="text/css")
+    )
+    return person
+
+
+async def go_to_the_provider(person: Visitor, pool: str, subject: str) -> None:
+    """From the link to the provider, by keyboard, and through its form."""
+    page = await person.go(f"/join/{pool}")
+    await expect(page.get_by_role("heading", name="Sign in first")).to_be_visible()
+    await check_axe(person)
+    await page.get_by_test_id("join-oidc").press("Enter")
+    await page.get_by_placeholder("sub").fill(subject)
+    await page.get_by_role("button", name="Authorize", exact=True).click()
+
+
+async def check_axe(person: Visitor) -> None:
+    await person.page.emulate_media(reduced_motion="reduce")
+    found = await Axe().run(person.page, context={"exclude": [["#q-loading-bar"]]})
+    assert found.violations_count == 0, found.generate_report()
 
 
 async def test_saying_no_at_the_provider_is_told(web_server, provider) -> None:

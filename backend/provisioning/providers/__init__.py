@@ -32,11 +32,15 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a run gives to Terraform; ``environment`` beside what every command gets."""
+    """What a run gives to Terraform; ``environment`` beside what every command gets.
+
+    Without ``refresh`` Terraform takes its state at its word, and asks nobody what became of the VMs in it.
+    """
 
     tfvars: Mapping[str, Any]
     environment: Mapping[str, str]
     parallelism: int
+    refresh: bool = True
 
 
 class Provider(Protocol):

@@ -96,7 +96,11 @@ class AwsProvider:
         return Backend("s3", arguments | ({"use_path_style": True} if self._aws.endpoint_url else {}))
 
     def write_inputs(self, directory: Path, pool: PoolView, vms: Sequence[ProviderVm]) -> Inputs:
-        """Only a VM that is made now gets user_data; of the others nothing is said that could change them."""
+        """Only a VM that is made now gets user_data; of the others nothing is said that could change them.
+
+        Nothing is refreshed: it would ask AWS some eight questions about each VM that nobody touches, and make one that
+        has vanished anew, without a boot script, because another was asked for.
+        """
         spec, first = pool.aws, asdict(pool.aws.list_placements()[0])
         tfvars = {
             "region": self._region,
@@ -115,7 +119,7 @@ class AwsProvider:
             "ssh_cidrs": list(spec.ssh_cidrs),
             "public_key": _ensure_ssh_key(directory / SSH_KEY) if spec.ssh_key else None,
         }
-        return Inputs(tfvars=tfvars, environment={}, parallelism=AT_ONCE)
+        return Inputs(tfvars=tfvars, environment={}, parallelism=AT_ONCE, refresh=False)
 
     def explain(self, said: str) -> str:
         """AWS's codes in sentences; Terraform's log keeps its own words."""
@@ -179,7 +183,7 @@ class AwsProvider:
         """Removes none, and names them in the log: an instance that no row knows may hold somebody's work."""
         try:
             async with asyncio.timeout(LOOK_S):
-                found = await asyncio.to_thread(self._ec2.list_instances)
+                found = await asyncio.to_thread(self._ec2.list_instances, attempts=1)
         except (AwsFailed, TimeoutError) as exc:
             logger.warning("whether instances run that no row knows could not be found out: %s", exc or "no answer")
             return []

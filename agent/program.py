@@ -1,0 +1,74 @@
+"""A program that the agent runs: in a group of its own, its output read as it comes, ended with all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+END_GRACE_S = 1.0
+
+
+class Program:
+    """One run of one program; no shell."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        directory: Path,
+        environment: Mapping[str, str],
+        emit: Callable[[str], None],
+        typed: str = "",
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Starts it. ``emit`` gets each line of its output, ``typed`` is all of its input.
+
+        Raises:
+            OSError: it could not be started.
+        """
+        self._process = subprocess.Popen(
+            argv,
+            cwd=directory,
+            env=dict(environment),
+            stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            **(identity or {}),
+        )
+        # By a thread of its own: what the program leaves running may hold its output open for ever.
+        self._reader = threading.Thread(target=self._read, args=(emit,), daemon=True)
+        self._reader.start()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(typed)
+                self._process.stdin.close()
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, once it has ended."""
+        return self._process.poll()
+
+    def read_on(self, *, within_s: float) -> None:
+        """Waits for the last lines of one that has ended."""
+        self._reader.join(within_s)
+
+    def end(self) -> None:
+        """Ends it and what it started: politely, then not."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_GRACE_S)
+
+    def _read(self, emit: Callable[[str], None]) -> None:
+        for line in self._process.stdout or ():
+            emit(line.rstrip("\n"))
