@@ -23,15 +23,17 @@ from backend.live.heartbeat_buffer import HeartbeatBuffer
 from backend.live.read_model import ReadModel
 from backend.live.terminals import Terminals
 from backend.oidc import Provider as OidcProvider
+from backend.provisioning.checks import Check, problem
 from backend.provisioning.providers import Provider
 from backend.services.actor import Actor
 from backend.services.aws_spec import AwsSpec
 from backend.services.local_terminals import check_host
-from backend.services.pools import PoolSpec, ensure_pool, list_pools
+from backend.services.pools import PoolSpec, ensure_pool, get_pool, list_pools
 from backend.services.sign_in import ensure_api_token, ensure_first_admin
 from backend.services.throttles import Throttle
 from backend.services.vms import list_terraform_hostnames
 from backend.settings import Settings
+from backend.tasks.reconcile import PRICES_EVERY_S, Reconciler
 from backend.tasks.supervisor import Supervisor
 from backend.tasks.sweeps import Sweeps
 from backend.tasks.worker import make_providers, make_worker, work_on_jobs
@@ -57,6 +59,7 @@ class House:
     terminals: Terminals
     supervisor: Supervisor
     providers: dict[str, Provider]
+    reconciler: Reconciler
     throttle: Throttle
     keys: KeyRing
     oidc: OidcProvider | None
@@ -79,6 +82,19 @@ class House:
             UnusableKey: they cannot be used; the former ones stay.
         """
         self.keys.take_over(load_keys(self.settings.home, self.settings.secrets.keys))
+
+    async def preflight(self, pool_name: str, count: int) -> list[Check]:
+        """How things stand for a launch of ``count`` VMs.
+
+        Raises:
+            NotFound: no such pool.
+        """
+        pool = await get_pool(self.db, pool_name)
+        provider = self.providers.get(pool.provider)
+        if provider is None:
+            remedy = f"Set up {pool.provider} in the server's settings."
+            return [problem("Provider", f"This server has no provider {pool.provider}.", remedy)]
+        return await provider.facts.preflight(pool, count)
 
     async def power_on(self) -> None:
         """Switches on what the last `lablink demo` switched off."""
@@ -134,6 +150,7 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
     listener = NoticeListener(db.conninfo)
     server, live = settings.server, settings.live
     agent_tokens = AgentTokens(db, listener)
+    providers = make_providers(settings)
     read_model = ReadModel(db, listener, max_hz=live.max_hz, backup_poll_s=live.backup_poll_s)
     return House(
         settings=settings,
@@ -146,7 +163,8 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
         commands=CommandWaits(db, listener),
         terminals=Terminals(db, listener, agent_tokens.authenticate),
         supervisor=Supervisor(),
-        providers=make_providers(settings),
+        providers=providers,
+        reconciler=Reconciler(db, providers, read_model),
         throttle=Throttle(server.sign_in_attempts, server.sign_in_window_s),
         keys=load_keys(settings.home, settings.secrets.keys),
         oidc=OidcProvider(settings.oidc, settings.secrets.oidc_client_secret) if settings.oidc.issuer else None,
@@ -179,6 +197,8 @@ async def _start(house: House) -> None:
         house.running = worker.running
         start("jobs", lambda: work_on_jobs(db, worker, settings))
     await _tidy_up(house)
+    start("reconcile", house.reconciler.run)
+    house.supervisor.start_every("prices", PRICES_EVERY_S, house.reconciler.read_prices)
     Sweeps(db, house.listener, settings, house.running).start(house.supervisor)
 
 

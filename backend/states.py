@@ -50,6 +50,7 @@ class OperationKind(StrEnum):
 
     LAUNCH = "launch"  # make new VMs
     DESTROY = "destroy"  # take VMs away
+    REBUILD = "rebuild"  # make the state say what exists; no VM is touched
 
 
 class CommandStatus(StrEnum):
@@ -103,6 +104,38 @@ class Access(StrEnum):
     CODE = "code"  # whoever knows the join code
     ROSTER = "roster"  # whoever has a personal link
     OIDC = "oidc"  # whoever the organisation's sign-in vouches for
+
+
+class CheckStatus(StrEnum):
+    """How one thing stands that a launch depends on."""
+
+    OK = "ok"  # looked at, and well
+    WARNING = "warning"  # may go wrong, or could not be looked at
+    PROBLEM = "problem"  # will go wrong
+
+
+class FindingKind(StrEnum):
+    """How the database, Terraform's state and the cloud can disagree."""
+
+    GONE = "gone"  # a VM of ours is not in the cloud any more
+    STRANGER = "stranger"  # a machine tagged as ours that no row knows
+    TWIN = "twin"  # a second machine with the name of a VM
+    UNMANAGED = "unmanaged"  # a VM that is not in Terraform's state
+    STATE_LOST = "state-lost"  # the state is not there, or cannot be read, though the pool has machines
+    GHOST = "ghost"  # the state holds a machine that nobody knows
+    STOPPED = "stopped"  # a VM that is switched off
+    CHANGED = "changed"  # type or tags are not what the state says
+    DISOWNED = "disowned"  # a VM whose tags say that it is somebody else's
+
+
+class Mend(StrEnum):
+    """What one button does about a finding."""
+
+    MARK_FAILED = "mark-failed"  # the VM fails; a seat on it ends; then it can be destroyed
+    ADOPT = "adopt"  # a row is made, quarantined: nobody gets it before somebody looked
+    DESTROY = "destroy"  # the machine is taken away for good
+    START = "start"  # it is switched on
+    REBUILD = "rebuild"  # the state is made to say what exists
 
 
 class CrdStatus(StrEnum):

@@ -11,16 +11,15 @@ from backend.services.views import EventView, LogLineView, OperationView, PoolVi
 from backend.states import Health, OperationStatus, ProgressState, VmStatus
 from lablink_ui.components import Row
 from lablink_ui.words import (
-    KIND_WORDS,
     OPERATION_WORDS,
     POOL_WORDS,
     PROGRESS_WORDS,
     VM_WORDS,
-    count,
     duration,
     money,
     person,
     sentence,
+    what_of,
 )
 
 VM_FILTERS = (
@@ -97,7 +96,7 @@ def operation_row(operation: OperationView) -> Row:
     """An operation."""
     done, total = count_done(operation), len(operation.progress)
     took = _took(operation)
-    what = f"{KIND_WORDS[operation.kind]} {count(total, 'machine')}"
+    what = what_of(operation)
     return _row(
         operation.id,
         name=str(operation.id),

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from backend.states import ClaimStatus, OperationKind, OperationStatus, PoolStatus, ProgressState, VmStatus
+from backend.services.views import OperationView
+from backend.states import (
+    CheckStatus,
+    ClaimStatus,
+    FindingKind,
+    OperationKind,
+    OperationStatus,
+    PoolStatus,
+    ProgressState,
+    VmStatus,
+)
 
 VM_WORDS: dict[VmStatus, tuple[str, str]] = {
     VmStatus.PROVISIONING: ("Provisioning", "busy"),
@@ -40,7 +50,33 @@ POOL_WORDS: dict[PoolStatus, tuple[str, str]] = {
     PoolStatus.OPEN: ("Open", "good"),
     PoolStatus.CLOSED: ("Closed", "idle"),
 }
-KIND_WORDS: dict[OperationKind, str] = {OperationKind.LAUNCH: "Launch", OperationKind.DESTROY: "Destroy"}
+KIND_WORDS: dict[OperationKind, str] = {
+    OperationKind.LAUNCH: "Launch",
+    OperationKind.DESTROY: "Destroy",
+    OperationKind.REBUILD: "State rebuild",
+}
+FINDING_WORDS: dict[FindingKind, str] = {
+    FindingKind.GONE: "Gone",
+    FindingKind.STRANGER: "Unknown",
+    FindingKind.TWIN: "Twice",
+    FindingKind.UNMANAGED: "Not in state",
+    FindingKind.STATE_LOST: "State lost",
+    FindingKind.GHOST: "Only in state",
+    FindingKind.STOPPED: "Off",
+    FindingKind.CHANGED: "Changed",
+    FindingKind.DISOWNED: "Disowned",
+}
+CHECK_WORDS: dict[CheckStatus, tuple[str, str]] = {
+    CheckStatus.OK: ("OK", "good"),
+    CheckStatus.WARNING: ("Warning", "busy"),
+    CheckStatus.PROBLEM: ("Problem", "bad"),
+}
+
+
+def what_of(operation: OperationView) -> str:
+    """What an operation is about: ``Launch 3 machines``; one that touches no machine is its kind alone."""
+    number = len(operation.progress)
+    return f"{KIND_WORDS[operation.kind]} {count(number, 'machine')}" if number else KIND_WORDS[operation.kind]
 
 
 def count(number: int, noun: str) -> str:

@@ -5,7 +5,21 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 
-from backend.api import admin, agents, boots, history, oidc, probes, rosters, seat, seat_crd, seats, terminals, tokens
+from backend.api import (
+    admin,
+    agents,
+    boots,
+    history,
+    oidc,
+    probes,
+    rosters,
+    seat,
+    seat_crd,
+    seats,
+    terminals,
+    tokens,
+    upkeep,
+)
 from backend.api.body_limit import BodyLimit
 from backend.api.cookies import BrowserCookie
 from backend.api.errors import add_error_handlers
@@ -17,7 +31,8 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
     """Adds every route, the error shape, the limits and the browser's cookie to the outer app."""
-    for module in (probes, agents, boots, seats, seat, seat_crd, terminals, admin, tokens, history, rosters, oidc):
+    people = (admin, upkeep, tokens, history, rosters, oidc)
+    for module in (probes, agents, boots, seats, seat, seat_crd, terminals, *people):
         app.include_router(module.router)
     rest = APIRouter()
 

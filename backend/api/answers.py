@@ -10,7 +10,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from backend.states import ClaimStatus, CommandKind, Health, OperationKind, OperationStatus, Origin, VmStatus
+from backend.states import (
+    CheckStatus,
+    ClaimStatus,
+    CommandKind,
+    FindingKind,
+    Health,
+    Mend,
+    OperationKind,
+    OperationStatus,
+    Origin,
+    VmStatus,
+)
 
 _WHY = {
     400: "the body could not be read",
@@ -151,6 +162,90 @@ class OperationAnswer(Answer):
     finished_at: datetime | None
     hostnames: list[str]
     progress: list[dict[str, Any]]
+
+
+class CheckItem(Answer):
+    """One thing that a launch depends on. ``remedy``: what to do, unless it is ok."""
+
+    name: str
+    status: CheckStatus
+    sentence: str
+    remedy: str
+
+
+class CostItem(Answer):
+    """US dollars. ``price_per_hour``: of one VM; null where no price is known."""
+
+    price_per_hour: float | None
+    source: str | None
+    as_of: datetime | None
+    per_hour: float
+    hours: float
+    planned: float
+
+
+class PreflightAnswer(Answer):
+    """`POST /api/admin/preflight`. ``problem``: why LabLink itself would refuse the launch."""
+
+    checks: list[CheckItem]
+    problem: str | None
+    cost: CostItem
+
+
+class SumsItem(Answer):
+    """US dollars."""
+
+    per_hour: float
+    today: float
+
+
+class CostsAnswer(SumsItem):
+    """`GET /api/admin/costs`."""
+
+    pools: dict[str, SumsItem]
+
+
+class FindingItem(Answer):
+    """A disagreement. ``mend``: what mending does; null where only a person can, by hand."""
+
+    id: int
+    provider: str
+    pool: str | None
+    kind: FindingKind
+    subject: str
+    sentence: str
+    mend: Mend | None
+    machine_id: str | None
+    hostname: str | None
+    found_at: datetime
+
+
+class FindingsAnswer(Answer):
+    """`GET /api/admin/findings`."""
+
+    findings: list[FindingItem]
+
+
+class MendedAnswer(Answer):
+    """`POST /api/admin/findings/{id}/mend`: what was done, or the operation that does it."""
+
+    sentence: str
+    operation_id: int | None
+
+
+class StateItem(Answer):
+    """A Terraform state; ``size`` in bytes."""
+
+    name: str
+    at: datetime
+    size: int
+    is_current: bool
+
+
+class StatesAnswer(Answer):
+    """`GET /api/admin/pools/{name}/states`."""
+
+    states: list[StateItem]
 
 
 class TokensAnswer(Answer):

@@ -127,6 +127,14 @@ class CreateMessage(Message):
     count: int
 
 
+class PreflightMessage(Message):
+    """`POST /api/admin/preflight`. ``hours``: for how long the costs are wanted."""
+
+    pool: Name
+    count: Annotated[int, Field(ge=1, le=1_000)]
+    hours: Annotated[float, Field(ge=0, le=8_784, allow_inf_nan=False)] = 24
+
+
 class DestroyMessage(Message):
     """`POST /api/admin/destroy`: some by name, or a whole pool."""
 

@@ -38,6 +38,7 @@ _NOT_HELD = (
     "invites",
     "api_tokens",
     "admin_sessions",
+    "findings",
 )
 
 Subscriber = Callable[[ChangeSet], None]

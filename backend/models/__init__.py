@@ -6,9 +6,11 @@ from backend.models.claim import Claim, SeatLink
 from backend.models.command import Command
 from backend.models.enrolment import Enrolment
 from backend.models.event import Event
+from backend.models.finding import Finding
 from backend.models.heartbeat import HealthSample, LatestHeartbeat
 from backend.models.operation import Operation, OperationLog, OperationVm
 from backend.models.pool import Pool
+from backend.models.price import Price
 from backend.models.seat_browser import SeatBrowser
 from backend.models.terminal import Terminal, TerminalWatch
 from backend.models.user import AdminSession, ApiToken, Invite, LoginFailure, User
@@ -23,6 +25,7 @@ __all__ = [
     "Command",
     "Enrolment",
     "Event",
+    "Finding",
     "HealthSample",
     "Invite",
     "JoinCode",
@@ -32,6 +35,7 @@ __all__ = [
     "OperationLog",
     "OperationVm",
     "Pool",
+    "Price",
     "RosterEntry",
     "SeatBrowser",
     "SeatLink",

@@ -68,6 +68,20 @@ _ALLOW = "Add it to the policy of the server's role (README, permissions), then 
 _WAIT = "Ask again in a few minutes; whatever was made is kept"
 _IN_POOL = "Correct the pool's specification, then launch again"
 
+# What AWS says to credentials that it does not take.
+REFUSED_CREDENTIALS = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "RequestExpired",
+        "AuthFailure",
+        "InvalidClientTokenId",
+        "InvalidAccessKeyId",
+        "UnrecognizedClientException",
+        "SignatureDoesNotMatch",
+    }
+)
+
 # By code: what is wrong, what to do, and whether it is so only in this zone and for this type.
 _GROUPS: tuple[tuple[tuple[str, ...], str, str, bool], ...] = (
     (

@@ -14,6 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.errors import LabLinkError
+from backend.provisioning.aws_clients import call_when_refused
 from backend.provisioning.aws_failures import find_failure
 
 ATTEMPTS = 4
@@ -133,7 +134,10 @@ class Ec2:
             retries = {"mode": "standard", "total_max_attempts": attempts}
             config = Config(connect_timeout=5, read_timeout=20, retries=retries)
             session = boto3.session.Session(region_name=self._region)
-            self._clients[attempts] = session.client("ec2", endpoint_url=self._endpoint_url, config=config)
+            made = session.client("ec2", endpoint_url=self._endpoint_url, config=config)
+            call_when_refused(made, self._clients.clear)
+            self._clients[attempts] = made
+            return made
         return self._clients[attempts]
 
 

@@ -70,6 +70,9 @@ class RunNotes:
         """A run got the lock and gave it back: nothing is left of those before it."""
         self._file.unlink(missing_ok=True)
 
+    def __bool__(self) -> bool:
+        return bool(self._read())
+
     def is_left_by_us(self, lock: Lock) -> bool:
         """Whether one of these runs, and nobody else, can have taken this lock."""
         created_at = lock.created_at.timestamp()

@@ -20,8 +20,9 @@ from backend.provisioning.locks import Lock, RunNotes, find_lock
 from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
 from backend.provisioning.process import end_leftover, run
 from backend.provisioning.providers import Backend
+from backend.provisioning.state_files import STATE
 
-PLAN, TFVARS, STATE = "plan.out", "lablink.auto.tfvars.json", "terraform.tfstate"
+PLAN, TFVARS = "plan.out", "lablink.auto.tfvars.json"
 NO_STATE, BACKEND = "no.tfstate", "backend.tf.json"
 # Where Terraform leaves a state that it could not write to its backend.
 ERRORED = "errored.tfstate"
@@ -77,6 +78,11 @@ class TerraformRunner:
     cancel: asyncio.Event = field(default_factory=asyncio.Event)
     grace_s: float = 30
     lock_wait_s: int = 60
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether the last run here did not end well: what it made may not be in the state."""
+        return bool(RunNotes(self.directory))
 
     async def init(self) -> None:
         """Makes the directory ready: ends a leftover run, copies the module, installs its providers, and hands in a

@@ -16,6 +16,8 @@ from backend.provisioning.guard import check_plan
 from backend.provisioning.output import OutputLine
 from backend.provisioning.places import Places
 from backend.provisioning.providers import Place, Provider, ProviderVm
+from backend.provisioning.providers.facts import Imports
+from backend.provisioning.rebuild import find_unrecorded, importing, rebuild_state
 from backend.provisioning.runner import TerraformCancelled, TerraformFailed, TerraformRunner
 from backend.services import runs
 from backend.services.actor import Actor
@@ -91,7 +93,7 @@ class _Execution:
         self._progress: dict[str, Progress] = {}
         # Of the apply that runs: what was said of each VM that failed.
         self._failures: dict[str, str] = {}
-        self._left_alone: frozenset[str] = frozenset()
+        self._unrecorded = Imports({})
         self._cancel = asyncio.Event()
         self._is_lost = False
         self._terraform = TerraformRunner(
@@ -125,9 +127,7 @@ class _Execution:
         try:
             if self._run.attempt > 1:
                 self._say("warn", f"attempt {self._run.attempt}: the former worker died; what it made is kept")
-            async with self._worker.installing:
-                await self._terraform.init()
-            await self._carry_through(await self._terraform.list_vms())
+            await self._work()
             outcome = Outcome(OperationStatus.SUCCEEDED)
         except TerraformCancelled:
             outcome = Outcome(OperationStatus.CANCELLED, "cancelled; what was made by then is kept")
@@ -138,11 +138,32 @@ class _Execution:
             outcome = Outcome(OperationStatus.FAILED, f"an error of LabLink's own: {type(exc).__name__}: {exc}")
         return await self._look(outcome)
 
+    async def _work(self) -> None:
+        if self._run.kind is OperationKind.REBUILD:
+            pool, at = self._run.pool, self._db.now()
+            await rebuild_state(self._terraform, self._provider, pool, init=self._init, at=at, say=self._say)
+            return
+        has_unfinished = self._run.attempt > 1 or self._terraform.has_unfinished
+        await self._init()
+        before = await self._recognise(await self._terraform.list_vms())
+        if has_unfinished and self._run.kind is OperationKind.LAUNCH:
+            before = await self._take_stock(before)
+        await self._carry_through(before)
+
+    async def _init(self) -> None:
+        async with self._worker.installing:
+            await self._terraform.init()
+
+    async def _take_stock(self, before: Mapping[str, bool]) -> Mapping[str, bool]:
+        """Finds what a run that was killed has made without writing it down: the next plan takes it into the state."""
+        self._unrecorded = await find_unrecorded(self._provider, self._run.pool, self._run.targets)
+        if self._unrecorded.ids:
+            names = ", ".join(sorted(self._unrecorded.ids))
+            self._say("warn", f"a run that was killed made this without writing it down; it is taken over: {names}")
+        return {**before, **dict.fromkeys(self._unrecorded.hostnames, True)}
+
     async def _carry_through(self, before: Mapping[str, bool]) -> None:
         """Plans and applies, again for as long as VMs that found no room have another place to try."""
-        before = await self._recognise(before)
-        if self._run.attempt > 1 and self._run.kind is OperationKind.LAUNCH:
-            self._left_alone = await self._settle_twins(self._run.targets - frozenset(before))
         to_make = [vm.hostname for vm in self._run.vms if self._shall_be_made(vm, before)]
         places = Places(self._provider, await self._provider.list_places(self._run.pool) if to_make else [], to_make)
         while True:
@@ -160,20 +181,9 @@ class _Execution:
             for sentence in dict.fromkeys(moves.values()):
                 self._say("warn", sentence)
             self._progress |= {name: Progress(ProgressState.RUNNING, moves[name], 0.0) for name in moves}
+            # Terraform takes over before it makes.
+            self._unrecorded = Imports({})
             before = await self._recognise(await self._terraform.list_vms())
-
-    async def _settle_twins(self, unknown: frozenset[str]) -> frozenset[str]:
-        """What a run that died has made without writing it down is made anew. Returns what lives, to be left alone."""
-        twins = frozenset(await self._provider.list_twins(unknown))
-        living = twins & await self._until_answered(lambda: runs.list_living(self._db, self._run.operation_id))
-        if living:
-            names = ", ".join(sorted(living))
-            self._say("warn", f"in use, though Terraform's state does not know it, and left as it is: {names}")
-        if twins - living:
-            names = ", ".join(sorted(twins - living))
-            self._say("warn", f"made by the run that died, which did not write it down; made anew: {names}")
-            await self._provider.remove_leftovers(twins - living)
-        return living
 
     async def _apply(self, before: Mapping[str, bool], places: Mapping[str, Place]) -> None:
         run, is_launch = self._run, self._run.kind is OperationKind.LAUNCH
@@ -187,7 +197,9 @@ class _Execution:
         inputs = self._provider.write_inputs(self._terraform.directory, run.pool, vms)
         self._terraform.environment = {**self._provider.environment, **inputs.environment}
         parallelism = self._worker.parallelism or inputs.parallelism
-        plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism, refresh=inputs.refresh)
+        tfvars = {**inputs.tfvars, **self._unrecorded.tfvars}
+        with importing(self._terraform.directory, self._unrecorded.ids):
+            plan = await self._terraform.plan(tfvars, parallelism=parallelism, refresh=inputs.refresh)
         verdict = check_plan(plan, destroying=frozenset() if is_launch else run.targets, living=run.living)
         if not verdict.is_allowed:
             raise PlanRefused("The plan was refused: " + "; ".join(verdict.refusals) + ".")
@@ -202,8 +214,6 @@ class _Execution:
         return self._shall_exist(vm, before) and not before.get(vm.hostname, False)
 
     def _shall_exist(self, vm: RunVm, before: Mapping[str, bool]) -> bool:
-        if vm.hostname in self._left_alone:
-            return False
         if vm.is_target:
             return self._run.kind is OperationKind.LAUNCH
         is_whole = before.get(vm.hostname)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +17,7 @@ from backend.services.actor import Actor
 from backend.services.commands import add_command, cancel_open_commands
 from backend.services.moves import move_claim, move_operation, move_vm, record_event
 from backend.services.pools import MAX_VMS, check_open, get_pool_row
+from backend.services.prices import PriceView, find_price
 from backend.services.sessions import list_held
 from backend.services.terminal_ends import end_terminals_of_claim
 from backend.services.views import LogLineView, OperationView, ProgressView
@@ -53,8 +55,8 @@ async def request_launch(db: Database, pool_name: str, count: int, *, actor: Act
 
 async def launch(session: AsyncSession, db: Database, pool: Pool, count: int, *, actor: Actor) -> Operation:
     """The launch itself, as a step of a transaction that holds the pool locked and knows that there is room."""
-    at = db.now()
-    vms = [_new_vm(pool, number, at) for number in range(pool.next_number, pool.next_number + count)]
+    at, price = db.now(), await find_price(session, pool)
+    vms = [_new_vm(pool, number, at, price) for number in range(pool.next_number, pool.next_number + count)]
     pool.next_number += count
     session.add_all(vms)
     operation = await _insert(session, db, pool, OperationKind.LAUNCH, vms, actor)
@@ -118,6 +120,24 @@ async def request_destroy_pool(db: Database, pool_name: str, *, actor: Actor) ->
         )
         hostnames = list(await session.scalars(living))
     return (await request_destroy(db, hostnames, actor=actor) if hostnames else []), hostnames
+
+
+async def request_rebuild(db: Database, pool_name: str, *, actor: Actor) -> OperationView:
+    """Makes the pool's Terraform state say what exists: lost machines are taken in, gone ones left out. Touches no VM.
+
+    Raises:
+        NotFound: no such pool.
+        Conflict: an operation of the pool is open.
+    """
+    actor.must_operate()
+    async with db.transaction() as session:
+        pool = await get_pool_row(session, pool_name, lock=True)
+        is_open = Operation.status.in_(OPEN_OPERATION)
+        open_id = await session.scalar(select(Operation.id).where(Operation.pool_id == pool.id, is_open).limit(1))
+        if open_id is not None:
+            raise Conflict(f"Operation {open_id} in pool '{pool.name}' has to end first.", code="operation_open")
+        operation = await _insert(session, db, pool, OperationKind.REBUILD, [], actor)
+    return await get_operation(db, operation.id)
 
 
 async def request_cancel(db: Database, operation_id: int, *, actor: Actor) -> OperationView:
@@ -248,13 +268,13 @@ async def _check_room(session: AsyncSession, pool: Pool, count: int) -> None:
         )
 
 
-def _new_vm(pool: Pool, number: int, at: object) -> Vm:
+def _new_vm(pool: Pool, number: int, at: object, price: PriceView | None) -> Vm:
     return Vm(
         hostname=f"{pool.name}-{number:03d}",
         pool_id=pool.id,
         origin=Origin.TERRAFORM,
         status=VmStatus.PROVISIONING,
-        price_per_hour=pool.price_per_hour,
+        price_per_hour=Decimal(str(price.per_hour)) if price else 0,
         status_changed_at=at,
         created_at=at,
         updated_at=at,
@@ -270,11 +290,11 @@ async def _insert(
     session.add(operation)
     await session.flush()
     session.add_all(OperationVm(operation_id=operation.id, vm_id=vm.id) for vm in vms)
-    names = f"{len(vms)} machines" if len(vms) > 1 else vms[0].hostname
+    what = vms[0].hostname if len(vms) == 1 else f"{len(vms)} machines"
     record_event(
         session,
         f"operation.{kind}",
-        f"{kind.capitalize()} of {names} in {pool.name} was asked for",
+        f"{kind.capitalize()} of {what if vms else 'the state'} in {pool.name} was asked for",
         actor=actor,
         at=db.now(),
         pool_id=pool.id,

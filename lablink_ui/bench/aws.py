@@ -19,7 +19,8 @@ import boto3
 from backend.provisioning.output import VM_RESOURCE
 from backend.provisioning.providers import ProviderVm
 from backend.provisioning.providers.aws import AwsProvider
-from backend.provisioning.runner import STATE, TerraformRunner, write_private
+from backend.provisioning.runner import TerraformRunner, write_private
+from backend.provisioning.state_files import STATE
 from backend.provisioning.terraform_binary import ensure_terraform
 from backend.services.aws_spec import AwsSpec
 from backend.services.views import PoolView

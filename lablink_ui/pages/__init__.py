@@ -20,6 +20,7 @@ from lablink_ui.pages import (  # noqa: F401
     people,
     person,
     pool_screen,
+    pool_state,
     pools,
     seat,
     sign_in,
@@ -29,5 +30,5 @@ from lablink_ui.pages import (  # noqa: F401
 
 def add_pages(app: FastAPI) -> None:
     """Adds what pages need of plain HTTP; call it before ``ui.run_with``."""
-    for module in (sign_in, sign_in_code, invite, events_export):
+    for module in (sign_in, sign_in_code, invite, events_export, pool_state):
         app.include_router(module.router)

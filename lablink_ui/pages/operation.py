@@ -16,7 +16,7 @@ from lablink_ui.frame import admin_frame
 from lablink_ui.parts import Chip, button, link_button, tag, text
 from lablink_ui.rows import count_done, log_line, percent_done, progress_row
 from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
-from lablink_ui.words import KIND_WORDS, OPERATION_WORDS, count, person, sentence
+from lablink_ui.words import OPERATION_WORDS, count, person, sentence, what_of
 
 COLUMNS = (
     Column("machine", "Machine", "link"),
@@ -53,7 +53,7 @@ def _parse(number: str) -> int:
 
 async def _draw(visit: Visit, found: OperationView) -> None:
     house = visit.house
-    title = f"{KIND_WORDS[found.kind]} {count(len(found.progress), 'machine')}"
+    title = what_of(found)
     with admin_frame(title, active="operations", user=visit.admin.name) as frame:
 
         async def cancel() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -10,14 +11,16 @@ from nicegui import ui
 from nicegui.element import Element
 
 from backend.live.changes import ChangeSet, Snapshot
-from backend.services.costs import get_costs
-from backend.states import GONE_VM, OPEN_OPERATION, VmStatus
-from lablink_ui.components import Column, Empty, LiveTable
+from backend.services.costs import Costs, get_costs
+from backend.services.findings import FindingView, list_findings
+from backend.states import GONE_VM, OPEN_OPERATION, OperationKind, VmStatus
+from lablink_ui.components import Column, Empty, LiveTable, Row
 from lablink_ui.frame import admin_frame
+from lablink_ui.mends import draw_mend
 from lablink_ui.parts import Text, link_button, tag, text
 from lablink_ui.rows import TROUBLE, condition_notes, count_done, pool_row, trouble_reason
 from lablink_ui.visits import Reader, find_visit, to_login
-from lablink_ui.words import KIND_WORDS, OPERATION_WORDS, VM_WORDS, count, money, people, sentence
+from lablink_ui.words import FINDING_WORDS, KIND_WORDS, OPERATION_WORDS, VM_WORDS, count, money, people, sentence
 
 MAX_SHOWN = 8
 POOL_COLUMNS = (
@@ -29,6 +32,7 @@ POOL_COLUMNS = (
     Column("line", "In line"),
     Column("price", "Price per machine", wide=1),
 )
+COSTS_EVERY_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class _Line:
     href: str
     name: str
     detail: str
+    finding: FindingView | None = None
 
 
 @ui.page("/admin")
@@ -65,18 +70,43 @@ async def overview(request: Request) -> Response | None:
             tag("h2", "", "Pools")
             pools = LiveTable(
                 "Pools",
-                POOL_COLUMNS,
+                (*POOL_COLUMNS[:-1], Column("cost", "Cost now", wide=1), POOL_COLUMNS[-1]),
                 empty=Empty("No pools", "Make one to launch machines.", "New pool", "/admin/pools"),
                 searchable=False,
             )
 
+        costs, findings = Costs(0, 0), list[FindingView]()
+
         async def read_costs() -> None:
+            nonlocal costs
             costs = await get_costs(house.db)
-            has_price = any(pool.price_per_hour for pool in house.live.snapshot.pools.values())
+            show_pools(house.live.snapshot)
+            has_price = bool(costs.per_hour) or any(pool.price_per_hour for pool in house.live.snapshot.pools.values())
             said = f"{money(costs.per_hour)} per hour now · {money(costs.today)} today (UTC)"
             frame.subtitle.say(said if has_price or costs.today else "No pool has a price, so no costs are counted")
 
-        reader = Reader(read_costs)
+        async def read_findings() -> None:
+            nonlocal findings
+            findings = await list_findings(house.db)
+            show_attention(house.live.snapshot)
+
+        def show_pools(snapshot: Snapshot) -> None:
+            pools.reset([_with_cost(pool_row(pool, snapshot), costs) for pool in snapshot.pools.values()])
+
+        def show_attention(snapshot: Snapshot) -> None:
+            lines = [*map(_finding_line, findings), *_list_attention(snapshot)]
+            nothing = _all_well(snapshot)
+            _fill(
+                shown,
+                attention,
+                lines,
+                nothing,
+                "/admin/instances?status=trouble",
+                lambda each: draw_mend(visit, frame, each),
+            )
+
+        reader, finder = Reader(read_costs), Reader(read_findings)
+        ui.timer(COSTS_EVERY_S, reader.ask, immediate=False)
         shown: dict[Element, object] = {}
 
         def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
@@ -84,11 +114,13 @@ async def overview(request: Request) -> Response | None:
                 found = sum(vm.status is status for vm in snapshot.vms.values())
                 number.say(str(found))
                 number.classes(**{"remove" if found else "add": "zero"})
-            pools.reset([pool_row(pool, snapshot) for pool in snapshot.pools.values()])
-            _fill(shown, attention, _list_attention(snapshot), _all_well(snapshot), "/admin/instances?status=trouble")
+            show_pools(snapshot)
+            show_attention(snapshot)
             _fill(shown, running, _list_running(snapshot), "No operation is running.", "/admin/operations")
-            if changes is None or changes.vms:
+            if changes is None or changes.vms or changes.pools:
                 reader.ask()
+            if changes is None or changes.touches("findings"):
+                finder.ask()
 
         await visit.follow(frame, start=show, on_changes=show)
     return None
@@ -136,12 +168,35 @@ def _list_running(snapshot: Snapshot) -> list[_Line]:
         if operation.status in OPEN_OPERATION:
             state, tone = OPERATION_WORDS[operation.status]
             done = f"{count_done(operation)} of {count(len(operation.progress), 'machine')} done"
+            if operation.kind is OperationKind.REBUILD:
+                done = "No machine is touched"
             what = f"{KIND_WORDS[operation.kind]} in {operation.pool}"
             lines.append(_Line(tone, state, f"/admin/operations/{operation.id}", what, done))
     return lines
 
 
-def _fill(shown: dict[Element, object], box: Element, lines: list[_Line], nothing: str, all_at: str) -> None:
+def _finding_line(finding: FindingView) -> _Line:
+    href = f"/admin/pools/{finding.pool}/state" if finding.pool else "/admin/pools"
+    return _Line(
+        "bad", FINDING_WORDS[finding.kind], href, finding.hostname or finding.subject, finding.sentence, finding
+    )
+
+
+def _with_cost(row: Row, costs: Costs) -> Row:
+    """The row of a pool with what its machines cost now."""
+    mine = costs.by_pool.get(int(row["id"]))
+    said = f"{money(mine.per_hour)} per hour" if mine and mine.per_hour else None
+    return {**row, "cost": said, "sort": {**row["sort"], "cost": mine.per_hour if mine else 0}}
+
+
+def _fill(
+    shown: dict[Element, object],
+    box: Element,
+    lines: list[_Line],
+    nothing: str,
+    all_at: str,
+    draw_action: Callable[[FindingView], None] = lambda _: None,
+) -> None:
     if shown.get(box) == (lines, nothing):
         return
     shown[box] = (lines, nothing)
@@ -155,5 +210,7 @@ def _fill(shown: dict[Element, object], box: Element, lines: list[_Line], nothin
                 with tag("p", "lines"):
                     tag("a", "", line.name, href=line.href)
                     tag("span", "sub", line.detail, title=line.detail)
+                if line.finding:
+                    draw_action(line.finding)
         if len(lines) > MAX_SHOWN:
             tag("a", "attention", f"and {len(lines) - MAX_SHOWN} more", href=all_at)

@@ -102,5 +102,5 @@ data "aws_ssm_parameter" "ami" {
 }
 
 locals {
-  ami = startswith(var.ami, "/") ? one(nonsensitive(data.aws_ssm_parameter.ami[*].value)) : var.ami
+  ami = var.held_ami != null ? var.held_ami : startswith(var.ami, "/") ? one(nonsensitive(data.aws_ssm_parameter.ami[*].value)) : var.ami
 }

@@ -68,6 +68,12 @@ variable "ami" {
   }
 }
 
+variable "held_ami" {
+  description = "The AMI that the pool's VMs were made of, where the state that held it was lost."
+  type        = string
+  default     = null
+}
+
 variable "volume_gb" {
   description = "The size of the root volume, in GB."
   type        = number

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from backend.provisioning.runner import STATE, TerraformRunner, write_private
+from backend.provisioning.runner import TerraformRunner, write_private
+from backend.provisioning.state_files import STATE
 
 _PROVIDER = 'provider["registry.terraform.io/hashicorp/aws"]'
 _BUILT_IN = 'provider["terraform.io/builtin/terraform"]'

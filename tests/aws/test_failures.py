@@ -15,7 +15,7 @@ from backend.db.engine import Database
 from backend.provisioning.aws_failures import find_failure
 from backend.provisioning.ec2 import AwsFailed, Ec2
 from backend.provisioning.providers.aws import AwsProvider
-from backend.provisioning.runner import STATE
+from backend.provisioning.state_files import STATE
 from backend.provisioning.steps import Worker
 from backend.services.aws_spec import AwsSpec
 from backend.services.operations import get_operation, list_operation_log, request_launch
@@ -191,6 +191,21 @@ async def test_what_is_asked_beside_terraform_is_told_in_the_same_sentences(worl
     ):
         ec2.list_instances(["nobody"])
     world.proxy.faults.remove(forbidden)
+
+
+async def test_renewed_credentials_are_taken_up_beside_terraform_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2 = Ec2(REGION, endpoint_url=world.proxy.url, tags={})
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "yesterdays")
+    expired = world.proxy.fail_key(
+        "yesterdays", "ExpiredToken", "The security token included in the request is expired"
+    )
+    with pytest.raises(AwsFailed, match="they have expired"):
+        ec2.list_instances(["nobody"])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "todays")
+    assert ec2.list_instances(["nobody"]) == []
+    world.proxy.faults.remove(expired)
 
 
 @pytest.mark.parametrize(

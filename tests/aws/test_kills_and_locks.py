@@ -23,6 +23,8 @@ from backend.provisioning.providers import Backend
 from backend.provisioning.runner import StateLocked, TerraformFailed, TerraformRunner
 from backend.services.aws_spec import AwsSpec
 from backend.services.operations import list_operation_log
+from tests.aws.machines import read_user_data
+from tests.harness.agents import enrol
 from tests.harness.local_aws import AMI_PARAMETER, CREDENTIALS, REGION, LocalAws, tags_of
 from tests.harness.pools import database_of, make_pool
 from tests.harness.server import Server
@@ -48,7 +50,7 @@ async def test_what_was_being_made_when_all_was_killed_is_neither_lost_nor_doubl
     await make_pool(server, "kills", max=9, provider="aws", providers=("local", "aws"), aws=spec)
     operation_id, names = await server.launch(2, "kills")
     await until(lambda: len(list_living(aws)) == 2, within_s=SLOW_S, every_s=0.5, what="both instances run")
-    lost = set(list_living(aws))
+    lost = list_living(aws)
     server.kill()
     kill_terraform(server)
     assert await list_objects(aws) == ["pools/dev/2-kills.tfstate.tflock"]
@@ -56,14 +58,16 @@ async def test_what_was_being_made_when_all_was_killed_is_neither_lost_nor_doubl
     await server.start()
     ended = await server.until_operation_ends(operation_id, within_s=SLOW_S)
     assert ended["status"] == "succeeded", ended["reason"]
+    # What came up is used: the very instances, with what they share.
     living = list_living(aws)
+    assert living == lost
     assert sorted(living.values()) == names
-    assert not lost & set(living)
     assert await list_in_state(aws) == living
     assert await list_objects(aws) == ["pools/dev/2-kills.tfstate"]
     log = await read_log(server, operation_id)
     assert "the lock that a run of ours left at" in log
-    assert f"made by the run that died, which did not write it down; made anew: {', '.join(names)}" in log
+    assert "it is taken over: aws_iam_instance_profile.pool[0], aws_iam_role.pool[0]" in log
+    await check_tokens_work(aws, server, living)
 
     # Terraform alone is killed: its machine is in no state, so it is taken away, and its row says why there is none.
     operation_id, more = await server.launch(1, "kills")
@@ -77,6 +81,15 @@ async def test_what_was_being_made_when_all_was_killed_is_neither_lost_nor_doubl
         **dict.fromkeys(names, "booting"),
         more[0]: "failed",
     }
+
+
+async def check_tokens_work(aws: LocalAws, server: Server, living: dict[str, str]) -> None:
+    """Each machine enrols with what it was born with."""
+    async with server.client() as client:
+        for instance_id, hostname in living.items():
+            told = await read_user_data(aws, instance_id)
+            answer = await enrol(client, told["enrolment_token"], hostname)
+            assert answer.status_code == 200, answer.text
 
 
 def kill_terraform(server: Server) -> None:

@@ -50,6 +50,7 @@ FOR_ADMINS = {
     "set_pool_open",
     "update_pool",
     "reset_second_step",
+    "record_state_download",
 }
 
 

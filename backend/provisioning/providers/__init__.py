@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from backend.provisioning.providers.facts import Facts
 from backend.services.views import PoolView
 
 # Where and as what a VM is made, as JSON that only its provider reads.
@@ -47,6 +48,7 @@ class Provider(Protocol):
     """What the steps of an operation need of a provider."""
 
     name: str
+    facts: Facts
 
     @property
     def module(self) -> Path:
@@ -77,13 +79,6 @@ class Provider(Protocol):
 
     def is_of_place(self, said: str, /) -> bool:
         """Whether a VM that failed with these words may well be made at another place."""
-
-    async def list_twins(self, hostnames: Collection[str], /) -> list[str]:
-        """Those of these VMs that run by now and would run twice if Terraform made them.
-
-        Raises:
-            LabLinkError: it could not be found out.
-        """
 
     async def reboot(self, hostname: str) -> None:
         """Boots a VM again, or boots one that is off."""

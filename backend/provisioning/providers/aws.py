@@ -13,10 +13,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from backend.provisioning.agent_package import agent_package
+from backend.provisioning.aws_clients import AwsClients
 from backend.provisioning.aws_failures import find_failure
+from backend.provisioning.aws_state import StateBucket
 from backend.provisioning.boot import Boot, render_user_data
 from backend.provisioning.ec2 import AwsFailed, Ec2
 from backend.provisioning.providers import Backend, Inputs, Place, ProviderVm
+from backend.provisioning.providers.aws_facts import AwsFacts
+from backend.provisioning.providers.facts import Facts
 from backend.provisioning.runner import write_private
 from backend.resources import terraform_dir
 from backend.services.views import PoolView
@@ -59,6 +63,12 @@ class AwsProvider:
         self._settings, self._aws, self._region = settings, settings.aws, settings.aws.region
         ours = {"ManagedBy": "lablink", "Environment": self._aws.environment, "Server": settings.public_url}
         self._ec2 = Ec2(self._region, endpoint_url=self._aws.endpoint_url, tags=ours)
+        clients = AwsClients(self._region, endpoint_url=self._aws.endpoint_url)
+        name, environment = self._aws.state_bucket, self._aws.environment
+        self._bucket = StateBucket(clients, name, environment) if name else None
+        self.facts: Facts = AwsFacts(
+            clients, tags=ours, server_url=settings.public_url, bucket=self._bucket, pools=settings.home / "pools"
+        )
 
     @property
     def module(self) -> Path:
@@ -83,11 +93,11 @@ class AwsProvider:
 
     def backend_of(self, pool: PoolView) -> Backend | None:
         """The bucket, where one is set: encrypted, and locked by a file beside the state while Terraform runs."""
-        if self._aws.state_bucket is None:
+        if self._bucket is None:
             return None
         arguments = {
-            "bucket": self._aws.state_bucket,
-            "key": f"pools/{self._aws.environment}/{pool.id}-{pool.name}.tfstate",
+            "bucket": self._bucket.name,
+            "key": self._bucket.key_of(pool),
             "region": self._region,
             "encrypt": True,
             "use_lockfile": True,
@@ -147,15 +157,6 @@ class AwsProvider:
         """Whether AWS has no room there; a quota or a permission is the same everywhere."""
         failure = find_failure(said)
         return failure is not None and failure.is_of_place
-
-    async def list_twins(self, hostnames: Collection[str]) -> list[str]:
-        """Instances of these names: EC2 would make a second one of the same name.
-
-        Raises:
-            AwsFailed
-        """
-        found = await asyncio.to_thread(self._ec2.list_instances, hostnames)
-        return sorted({each.hostname for each in found})
 
     async def reboot(self, hostname: str) -> None:
         """Boots an instance again, or boots one that is off."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from backend.provisioning.local_vms import LocalVms
 from backend.provisioning.providers import Backend, Inputs, Place, ProviderVm
+from backend.provisioning.providers.facts import Facts
+from backend.provisioning.providers.local_facts import LocalFacts
 from backend.provisioning.runner import write_private
 from backend.resources import terraform_dir
 from backend.services.views import PoolView
@@ -28,6 +30,7 @@ class LocalProvider:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._vms = LocalVms(settings.home / "vms")
+        self.facts: Facts = LocalFacts(settings.home / "pools")
 
     @property
     def module(self) -> Path:
@@ -78,10 +81,6 @@ class LocalProvider:
     def is_of_place(self, _: str) -> bool:
         """There is no other."""
         return False
-
-    async def list_twins(self, _: Collection[str]) -> list[str]:
-        """None: a VM that runs already is adopted as it is."""
-        return []
 
     async def reboot(self, hostname: str) -> None:
         """Ends the agent and starts it again, with a new boot id."""

@@ -1,0 +1,47 @@
+"""Terraform's states as files in a pool's directory: the present one and those that the runner kept aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+STATE = "terraform.tfstate"
+# None: there is none.
+Content = bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """A state that can be downloaded; ``size`` in bytes."""
+
+    name: str
+    at: datetime
+    size: int
+    is_current: bool
+
+
+def list_state_files(directory: Path) -> list[StateFile]:
+    """The state and what was kept of former ones, the newest first."""
+    found = []
+    for path in directory.glob(f"{STATE}*"):
+        if path.is_file() and not path.name.endswith(".new"):
+            stat = path.stat()
+            at = datetime.fromtimestamp(stat.st_mtime, UTC)
+            found.append(StateFile(path.name, at, stat.st_size, is_current=path.name == STATE))
+    return sorted(found, key=lambda each: (not each.is_current, -each.at.timestamp(), each.name))
+
+
+def read_state_file(directory: Path, name: str | None = None) -> Content:
+    """One of those listed; None where there is none of this name."""
+    path = directory / (name or STATE)
+    if path.parent != directory or not path.name.startswith(STATE) or not path.is_file():
+        return None
+    return path.read_bytes()
+
+
+def put_state_file_aside(directory: Path, suffix: str) -> None:
+    """Moves a state that cannot be used out of the way, beside where it was."""
+    state = directory / STATE
+    if state.exists():
+        state.replace(directory / f"{STATE}.{suffix}")
