@@ -151,6 +151,8 @@ async def record_progress(db: Database, operation_id: int, *, owner: str, progre
 
 async def record_places(db: Database, operation_id: int, places: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes down where each of these VMs is about to be made, by hostname."""
+    if not places:
+        return
     async with db.transaction() as session:
         for vm, _ in await _lock_targets(session, operation_id, places):
             vm.facts = {**vm.facts, PLACE: dict(places[vm.hostname])}

@@ -20,7 +20,7 @@ from backend.provisioning.locks import Lock, RunNotes
 from backend.provisioning.output import OutputLine
 from backend.provisioning.process import PID_FILE
 from backend.provisioning.providers import Backend
-from backend.provisioning.runner import StateLocked, TerraformFailed, TerraformRunner
+from backend.provisioning.runner import ERRORED, StateLocked, TerraformFailed, TerraformRunner
 from backend.services.aws_spec import AwsSpec
 from backend.services.operations import list_operation_log
 from tests.aws.machines import read_user_data
@@ -166,7 +166,9 @@ async def test_a_lock_that_our_dead_run_left_is_released_and_anybody_elses_is_re
     await runner.apply(parallelism=1)
     assert await list_objects(aws, "locks") == ["p.tfstate"]
     assert await runner.list_vms() == {"gpu-001": True}
+    assert not runner.has_unfinished
 
+    await check_state_left_behind(aws, runner)
     held = {
         "ID": "5ca1ab1e-0000-4000-8000-000000000000",
         "Operation": "OperationTypeApply",
@@ -180,6 +182,20 @@ async def test_a_lock_that_our_dead_run_left_is_released_and_anybody_elses_is_re
         await runner.plan({"seconds": 1}, parallelism=1)
     assert "ada@laptop has had this state locked" in "\n".join(line.message for line in said)
     assert "p.tfstate.tflock" in await list_objects(aws, "locks")
+
+
+async def check_state_left_behind(aws: LocalAws, runner: TerraformRunner) -> None:
+    """A state that could not be written to the bucket, as when credentials end meanwhile, is handed in next time."""
+
+    async def read() -> dict[str, Any]:
+        return json.loads((await aws.ask("s3", "get_object", Bucket="locks", Key="p.tfstate"))["Body"].read())
+
+    state = await read()
+    left = {**state, "serial": state["serial"] + 1, "resources": []}
+    (runner.directory / ERRORED).write_text(json.dumps(left))
+    await runner.init()
+    assert not (runner.directory / ERRORED).exists()
+    assert (await read())["resources"] == []
 
 
 def test_a_lock_is_ours_only_if_a_run_of_ours_can_have_taken_it(tmp_path: Path) -> None:
