@@ -56,7 +56,7 @@ class CheckList:
                         tag("span", "", check.name)
                         tag("span", "sub whole", check.sentence)
                         if check.remedy:
-                            tag("span", "sub whole strong", check.remedy)
+                            tag("span", "sub whole remedy", check.remedy)
 
     def _show_status(self, status: str) -> None:
         self._card.set_visibility(status != NONE)

@@ -31,8 +31,8 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
     """Adds every route, the error shape, the limits and the browser's cookie to the outer app."""
-    people = (admin, upkeep, tokens, history, rosters, oidc)
-    for module in (probes, agents, boots, seats, seat, seat_crd, terminals, *people):
+    parts = (probes, agents, boots, seats, seat, seat_crd, terminals, admin, upkeep, tokens, history, rosters, oidc)
+    for module in parts:
         app.include_router(module.router)
     rest = APIRouter()
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as AwsConnectionError
 
 from backend.provisioning.aws_capacity import Capacity, Places
 from backend.provisioning.aws_clients import DENIED, AwsClients, error_code, said
@@ -19,6 +20,7 @@ from backend.services.views import PoolView
 PATIENCE_S = 20
 CREDENTIALS, PERMISSIONS, ADDRESS = "Credentials", "Permissions", "Server address"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+_NETWORK = "Look at the network between here and AWS, and at aws.region."
 _LATE = "AWS did not answer in time."
 _READ = "Allow what the README's policy lists to read, or launch without knowing."
 
@@ -51,6 +53,8 @@ class Preflight:
     def _check_credentials(self) -> Check:
         try:
             who = self.clients.get("sts").get_caller_identity()
+        except (HTTPClientError, AwsConnectionError) as exc:
+            return problem(CREDENTIALS, f"AWS cannot be reached: {said(exc)}.", _NETWORK)
         except (ClientError, BotoCoreError) as exc:
             return problem(
                 CREDENTIALS,
@@ -114,7 +118,7 @@ async def _within(name: str, check: Callable[[], Check]) -> Check:
         async with asyncio.timeout(PATIENCE_S):
             return await asyncio.to_thread(check)
     except TimeoutError:
-        return warning(name, _LATE, "Look again; if it stays so, look at the network between here and AWS.")
+        return warning(name, _LATE, _NETWORK)
     except ClientError as exc:
         if error_code(exc) in DENIED:
             return warning(name, f"The server may not look at this ({exc.operation_name}).", _READ)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 def get_snapshot(region: str) -> PriceList:
     """The prices that this version of LabLink came with."""
     as_of = datetime.combine(aws_prices.AS_OF, time(), UTC)
-    return PriceList(region, "AWS's list prices", as_of, aws_prices.list_prices(region), is_snapshot=True)
+    return PriceList(region, "snapshot of AWS's list prices", as_of, aws_prices.list_prices(region), is_snapshot=True)
 
 
 def find_price_list(clients: AwsClients, kinds: Collection[str]) -> PriceList | None:

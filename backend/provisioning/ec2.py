@@ -27,6 +27,7 @@ class AwsFailed(LabLinkError):
     """AWS refused, or could not be reached; says what it said."""
 
     code = "aws_failed"
+    status = 503
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from backend.provisioning.process import end_leftover
 from backend.provisioning.providers import Provider, ProviderVm
 from backend.provisioning.providers.facts import Imports
 from backend.provisioning.runner import TerraformRunner, write_private
+from backend.services.findings import HOSTNAME
 from backend.services.views import PoolView
 
 IMPORTS = "imports.tf.json"
@@ -108,7 +109,8 @@ async def _read(provider: Provider, pool: PoolView, at: datetime, say: Callable[
 def _choose(held: HeldState, machines: Sequence[Machine]) -> list[Machine]:
     """One machine for each hostname: the one that the state holds, else the oldest."""
     chosen: dict[str, Machine] = {}
-    for each in sorted(machines, key=lambda machine: machine.started_at, reverse=True):
+    named = [each for each in machines if HOSTNAME.fullmatch(each.hostname)]
+    for each in sorted(named, key=lambda machine: machine.started_at, reverse=True):
         kept = held.vms.get(each.hostname)
         before = chosen.get(each.hostname)
         if before is None or kept is None or before.id != kept.id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,8 @@ from backend.services.views import PoolView
 from backend.services.vms import lock_vms
 from backend.states import GONE_VM, OPEN_OPERATION, ClaimStatus, FindingKind, Mend, Origin, VmStatus
 
+# What a VM may be called (terraform/aws/variables.tf).
+HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _RULE = Actor.rule("reconcile")
 _MENDS: Mapping[FindingKind, Mend | None] = {
     FindingKind.GONE: Mend.MARK_FAILED,
@@ -176,7 +179,7 @@ async def adopt_stranger(db: Database, finding_id: int, *, actor: Actor) -> str:
         pool = await session.get(Pool, finding.pool_id or 0, with_for_update=True)
         hostname = str(finding.facts.get("hostname", ""))
         taken = await session.scalar(select(Vm.id).where(Vm.hostname == hostname, Vm.status.not_in(GONE_VM)))
-        if pool is None or not hostname or taken is not None:
+        if pool is None or taken is not None or not HOSTNAME.fullmatch(hostname):
             raise Conflict(f"{finding.subject} cannot be taken in under the name '{hostname}'.", code="cannot_adopt")
         _keep_number(pool, hostname)
         at, price = db.now(), await find_price(session, pool, finding.facts.get("kind"))

@@ -80,4 +80,7 @@ async def find_price(session: AsyncSession, pool: Pool, kind: str | None = None)
         return None
     wanted = kind or AwsSpec.of(pool.aws).instance_types[0]
     row = await session.get(Price, (pool.provider, wanted))
-    return PriceView(float(row.price_per_hour), row.source, row.as_of) if row else None
+    if row is None:
+        return None
+    source = f"{row.source}, on demand: spot costs less" if AwsSpec.of(pool.aws).spot else row.source
+    return PriceView(float(row.price_per_hour), source, row.as_of)

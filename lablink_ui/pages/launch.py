@@ -209,7 +209,7 @@ def _facts(seen: LaunchPreview) -> dict[str, str | None]:
         said = f"{count(len(names), 'machine')}: {names[0]} to {names[-1]}"
     known = {"machines": said, "room": f"{count(seen.room, 'more machine')}"}
     if seen.price is None:
-        return {**known, "price": None, "cost": "not known: this pool has no price", "planned": None}
+        return {**known, "price": None, "cost": "none counted: no price is known", "planned": None}
     since = f" of {seen.price.as_of:%-d %B %Y}" if seen.price.as_of else ""
     return {
         **known,

@@ -209,7 +209,8 @@ def _fill(
                 tag("span", f"chip {line.tone}", line.state)
                 with tag("p", "lines"):
                     tag("a", "", line.name, href=line.href)
-                    tag("span", "sub", line.detail, title=line.detail)
+                    # What a finding says has to be read before its button is pressed.
+                    tag("span", "sub whole" if line.finding else "sub", line.detail, title=line.detail)
                 if line.finding:
                     draw_action(line.finding)
         if len(lines) > MAX_SHOWN:

@@ -22,8 +22,8 @@ from lablink_ui.words import count
 
 router = APIRouter(include_in_schema=False)
 _SAYS = (
-    "A state may hold secrets, such as tokens of machines that did not start yet. Every download is in the events, "
-    "with your name."
+    "Treat a state as a secret: it holds whatever Terraform knew of these machines. Every download is in the "
+    "events, with your name."
 )
 
 
@@ -65,13 +65,13 @@ class _Page:
                 tag("h2", "", "What disagrees")
                 self._findings = tag("div")
                 if visit.may_operate:
-                    with tag("div", "row"):
-                        button("Look now", self._look, classes="small", testid="state-look")
-                        button("Rebuild the state", self._rebuild, classes="small", testid="state-rebuild")
+                    button("Look now", self._look, classes="small start", testid="state-look")
             with tag("section", "card pad", aria_label="Downloads"):
                 tag("h2", "", "State and backups")
                 tag("p", "note warn", _SAYS)
                 self._files = tag("div")
+                if visit.may_operate:
+                    button("Rebuild the state", self._rebuild, classes="small start", testid="state-rebuild")
         self._reader = Reader(self._read)
 
     async def follow(self, frame: Frame) -> None:

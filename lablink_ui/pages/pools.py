@@ -91,6 +91,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
         words = text("span", "")
         words.move(opener)
         opener.set_visibility(visit.may_administer)
+        link_button("State", f"/admin/pools/{name}/state")
         if visit.may_operate:
             link_button("Launch machines", f"/admin/create?pool={name}", classes="primary", icon_name="plus")
     chip = Chip("pool-status")

@@ -129,9 +129,11 @@ async def test_credentials_that_aws_does_not_take_are_the_only_line(aws: LocalAw
     expired = StubbedClients(aws, sts=denied("get_caller_identity", "ExpiredToken"))
     (line,) = (await look(expired, pool)).values()
     assert (line.name, line.status) == ("Credentials", "problem")
+    assert "does not take the server's credentials" in line.sentence
     away = AwsClients(REGION, endpoint_url=f"http://127.0.0.1:{free_port()}")
     (line,) = (await look(away, pool)).values()
     assert (line.name, line.status) == ("Credentials", "problem")
+    assert line.sentence.startswith("AWS cannot be reached")
 
 
 @pytest.mark.parametrize(

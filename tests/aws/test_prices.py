@@ -58,7 +58,7 @@ async def test_a_launch_costs_what_the_snapshot_says_and_its_date_is_told(
     await Reconciler(db, {"aws": provider}, ReadModel(db, NoticeListener(db.conninfo))).read_prices()
     seen = await preview_launch(db, "gpu", 4, hours=8)
     assert seen.price is not None
-    assert (seen.price.per_hour, seen.price.source) == (0.526, "AWS's list prices")
+    assert (seen.price.per_hour, seen.price.source) == (0.526, "snapshot of AWS's list prices")
     assert seen.price.as_of is not None
     assert seen.price.as_of.date() == aws_prices.AS_OF
     assert (round(seen.per_hour, 4), round(seen.planned, 4)) == (2.104, 16.832)

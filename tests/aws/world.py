@@ -31,7 +31,7 @@ class AwsWorld:
 
     def __init__(self, db: Database, aws: LocalAws, provider: AwsProvider, home: Path, name: str) -> None:
         self.db, self.aws, self.provider, self.name = db, aws, provider, name
-        self._home = home
+        self._home, self.server = home, provider._settings.public_url
         self.worker = Worker(
             db=db,
             home=home,

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from playwright.async_api import Browser
 
+from tests.harness.local_aws import CREDENTIALS
 from tests.harness.pages import Visitor, visit
 from tests.harness.server import Server
 from tests.pages.worlds import SETTINGS, World, furnish
@@ -27,7 +28,7 @@ class Place:
 async def bare(template_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     """A server where nothing happened yet."""
     url = await copy_database(template_url, "pages_bare")
-    server = Server(tmp_path_factory.mktemp("bare") / "home", *SETTINGS, database_url=url)
+    server = Server(tmp_path_factory.mktemp("bare") / "home", *SETTINGS, database_url=url, environment=CREDENTIALS)
     await server.start()
     yield Place(server, url)
     await server.close()
@@ -38,7 +39,7 @@ async def furnished(template_url: str, tmp_path_factory: pytest.TempPathFactory)
     """A server of a workshop in full swing."""
     url = await copy_database(template_url, "pages_furnished")
     world = await furnish(url)
-    server = Server(tmp_path_factory.mktemp("furnished") / "home", *SETTINGS, database_url=url)
+    server = Server(tmp_path_factory.mktemp("furnished") / "home", *SETTINGS, database_url=url, environment=CREDENTIALS)
     await server.start()
     yield Place(server, url, world)
     await server.close()

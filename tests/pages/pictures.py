@@ -23,6 +23,7 @@ from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.services.pools import set_pool_open
 from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
+from tests.harness.local_aws import CREDENTIALS
 from tests.harness.pages import Visitor, visit
 from tests.harness.server import Server
 from tests.pages.states import BARE, CLOSED, CROWDED, FURNISHED, SIZES, THEMES, State, become, bring
@@ -121,7 +122,7 @@ async def _database(url: str, name: str) -> str:
 @asynccontextmanager
 async def _serve(url: str) -> AsyncIterator[Server]:
     with tempfile.TemporaryDirectory(prefix="pictures") as home:
-        server = Server(Path(home) / "home", *SETTINGS, database_url=url)
+        server = Server(Path(home) / "home", *SETTINGS, database_url=url, environment=CREDENTIALS)
         try:
             yield await server.start()
         finally:

@@ -71,6 +71,18 @@ async def launch_too_many(page: Page) -> None:
     await expect(page.get_by_test_id("launch-error")).not_to_be_empty()
 
 
+async def launch_into_a_problem(page: Page) -> None:
+    checks = page.get_by_test_id("launch-checks")
+    await expect(checks).to_have_attribute("data-status", "problem", timeout=20_000)
+    await page.get_by_test_id("launch-submit").click()
+    await expect(page.get_by_test_id("launch-error")).to_contain_text("launch all the same")
+
+
+async def ask_to_mend(page: Page) -> None:
+    await page.get_by_test_id("mend-state-lost-cloud").click()
+    await expect(page.get_by_test_id("confirm-submit")).to_be_visible()
+
+
 async def sign_in_wrongly(page: Page) -> None:
     await page.get_by_test_id("login-password").fill("wrong")
     await page.get_by_test_id("login-submit").click()
@@ -142,6 +154,9 @@ FURNISHED = (
     State("admin", "/admin"),
     State("launch", "/admin/create?pool=genomics", is_variant=True),
     State("launch-error", "/admin/create?pool=genomics", act=launch_too_many),
+    State("launch-problem", "/admin/create?pool=cloud", act=launch_into_a_problem, is_full=True),
+    State("admin-mend", "/admin", act=ask_to_mend),
+    State("pool-state", "/admin/pools/cloud/state", is_full=True),
     State("machines", "/admin/instances", is_variant=True),
     State("machines-trouble", "/admin/instances", act=filter_trouble, is_variant=True),
     State("machines-nothing-matches", "/admin/instances", act=search_nothing, is_variant=True),

@@ -11,6 +11,7 @@ from playwright.async_api import Browser, Page, expect
 
 from backend.db.engine import Database
 from backend.services.pools import set_pool_open
+from tests.harness.local_aws import CREDENTIALS
 from tests.harness.pages import Visitor, visit
 from tests.harness.server import Server, gather_all
 from tests.pages.conftest import Place, connect, copy_database
@@ -45,7 +46,7 @@ async def crowded(template_url: str, tmp_path_factory: pytest.TempPathFactory) -
     url = await copy_database(template_url, "pages_crowded")
     db = await crowd(url, MACHINES)
     await db.close()
-    server = Server(tmp_path_factory.mktemp("crowded") / "home", *SETTINGS, database_url=url)
+    server = Server(tmp_path_factory.mktemp("crowded") / "home", *SETTINGS, database_url=url, environment=CREDENTIALS)
     yield await server.start()
     await server.close()
 

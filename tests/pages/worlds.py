@@ -12,9 +12,11 @@ from typing import Any
 
 from backend.db.engine import Database
 from backend.services.actor import Actor
+from backend.services.aws_spec import AwsSpec
 from backend.services.claims import release_own_claim, request_claim
 from backend.services.commands import list_commands_for_agent, record_command_result
 from backend.services.enrolments import announce_boot, create_vm_enrolments
+from backend.services.findings import Found, list_pool_facts, record_findings
 from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 from backend.services.operations import request_cancel, request_destroy, request_launch
 from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
@@ -23,7 +25,7 @@ from backend.services.tokens import hash_token, new_token
 from backend.services.views import OperationView
 from backend.services.vm_logs import record_vm_log
 from backend.services.vms import get_vm, list_vms, record_silence
-from backend.states import Health, OperationStatus, Phase, ProgressState
+from backend.states import FindingKind, Health, OperationStatus, Phase, ProgressState
 
 # For the server of such a world: nobody works on its jobs, and its machines are silent for a reason.
 SETTINGS = (
@@ -78,6 +80,7 @@ async def furnish(url: str) -> World:
     await _genomics(world)
     await _vision(world)
     await _line(world)
+    await _cloud(world)
     return world
 
 
@@ -267,6 +270,23 @@ async def _line(world: World) -> None:
         await claim(world, "default", email)
     await claim(world, "default", "ola@lab.org", seat="waiting")
     world.clock.back = timedelta()
+
+
+async def _cloud(world: World) -> None:
+    """A pool on AWS that is empty, and where what is known of AWS and what is known here disagree."""
+    spec = AwsSpec(instance_types=("g4dn.xlarge",))
+    pool = await ensure_pool(
+        world.db, "cloud", PoolSpec(provider="aws", providers=("aws",), max=40, aws=spec), actor=KIM
+    )
+    pools = await list_pool_facts(world.db, "aws")
+    machine = {"machine_id": "i-0a1b2c3d4e5f60718", "hostname": "cloud-007", "kind": "g4dn.xlarge"}
+    found = [
+        Found(pool.id, FindingKind.STATE_LOST, "cloud", "Terraform's state of pool cloud is missing or cannot be read: "
+              "nothing can be launched or destroyed in it as it should be."),
+        Found(pool.id, FindingKind.STRANGER, "i-0a1b2c3d4e5f60718", "i-0a1b2c3d4e5f60718 (cloud-007, g4dn.xlarge) is "
+              "tagged as ours, but no machine of that name is known here.", machine),
+    ]  # fmt: skip
+    await record_findings(world.db, "aws", found, looked_at=pools)
 
 
 async def _talk(db: Database, hostname: str) -> None:
