@@ -198,6 +198,9 @@ class AwsSettings:
         "The policy that bounds every role we make, where our own role demands one (terraform/allocator does)",
         form=aws_forms.POLICY,
     )
+    attempts: int = _key(
+        6, "How often Terraform asks AWS where it throttles or has no room; pauses double each time", low=1, high=25
+    )
     endpoint_url: str | None = _key(
         None,
         "Another address of AWS, for trials with a local one",

@@ -62,6 +62,7 @@ async def heartbeat(body: HeartbeatMessage, agent: Agent, house: TheHouse) -> di
             cpu_pct=body.cpu_pct,
             memory_pct=body.memory_pct,
             disk_free_pct=body.disk_free_pct,
+            interruption_at=body.interruption_at,
         )
     )
     return {}

@@ -85,4 +85,11 @@ def _settle(batch: list[tuple[HeartbeatReport, asyncio.Future[None]]], exc: Exce
 
 
 def _gist(report: HeartbeatReport) -> Hashable:
-    return (report.enrolment_id, report.boot_id, report.phase, report.health, report.reasons)
+    return (
+        report.enrolment_id,
+        report.boot_id,
+        report.phase,
+        report.health,
+        report.reasons,
+        report.interruption_at,
+    )
