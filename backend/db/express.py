@@ -58,10 +58,8 @@ class ExpressLane:
             await connection.close()
 
     async def _connect(self) -> Connection:
-        return await psycopg.AsyncConnection.connect(
-            # Prepared at the first use: the statements that come here come again and again.
-            self._conninfo,
-            autocommit=True,
-            prepare_threshold=0,
-            **self._options,
-        )
+        # The few statements that come here come again and again: parsed and planned once for each connection. That may
+        # be while a table is empty; it is read by its indices all the same, for it will not stay so.
+        settings = f"{self._options['options']} -c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+        options = {**self._options, "options": settings}
+        return await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=0, **options)
