@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,13 @@ class Server:
         verb: str = "serve",
         database_url: str | None = None,
         environment: dict[str, str] | None = None,
+        program: Sequence[str] = (str(LABLINK),),
     ) -> None:
         self.home, self.port, self._verb = home, free_port(), verb
         self._settings = (*FAST, *settings)
         self._database_url = database_url
         self._environment = environment or {}
+        self._program = program
         self.process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home.parent / f"{home.name}.log"
@@ -81,7 +84,7 @@ class Server:
             environment["LABLINK_DATABASE_URL"] = self._database_url
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(LABLINK), self._verb, f"server.port={self.port}", *self._settings],
+                [*self._program, self._verb, f"server.port={self.port}", *self._settings],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
