@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
 from backend.api.cookies import browser_cookie, check_same_origin, session_cookie
 from backend.errors import Forbidden, Unauthenticated
@@ -61,16 +62,32 @@ async def get_bearer(given: Credentials) -> str:
     Raises:
         Unauthenticated: there is none.
     """
-    token = find_bearer(given)
-    if token is None:
-        raise Unauthenticated("This needs a token: Authorization: Bearer …")
-    return token
+    return _check_bearer(find_bearer(given))
+
+
+def read_bearer(request: Request) -> str:
+    """The same, of a request that comes past the framework's dependencies.
+
+    Raises:
+        Unauthenticated: there is none.
+    """
+    scheme, token = get_authorization_scheme_param(request.headers.get("authorization"))
+    return _check_bearer(token if scheme.lower() == "bearer" and _is_plausible(token) else None)
 
 
 def find_bearer(given: Credentials) -> str | None:
     """The token of the Authorization header, if there is a plausible one."""
-    token = given.credentials if given else ""
-    return token if token and len(token) <= MAX_TOKEN and token.isascii() else None
+    return given.credentials if given and _is_plausible(given.credentials) else None
+
+
+def _is_plausible(token: str) -> bool:
+    return 0 < len(token) <= MAX_TOKEN and token.isascii()
+
+
+def _check_bearer(token: str | None) -> str:
+    if token is None:
+        raise Unauthenticated("This needs a token: Authorization: Bearer …")
+    return token
 
 
 Bearer = Annotated[str, Depends(get_bearer)]
