@@ -105,7 +105,7 @@ class AwsPoolSettings:
         metadata=_each("Subnets of that VPC in place of zones, the preferred one first", aws_forms.SUBNET),
     )
     ami: str = _key(
-        "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",
+        "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id",
         "The AMI; looked up for a pool's first machine, and kept while it has any",
         form=aws_forms.AMI,
     )
