@@ -39,7 +39,7 @@ serve: $(VENV)/server.stamp
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.ensure_tools
-	@exec $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ from tests.harness.local_aws import AMI_PARAMETER, CREDENTIALS, REGION, LocalAws
 from tests.services.worlds import ADMIN
 
 # The bad day itself takes long on a machine that is busy.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.patient, pytest.mark.timeout(600)]
 ZONES = ("us-east-1a", "us-east-1b")
 NO_ROOM = "We currently do not have sufficient g4dn.xlarge capacity in the Availability Zone you requested."
 SAYS_NO_ROOM = "AWS has no room for a machine of this type in this zone at the moment (InsufficientInstanceCapacity). "

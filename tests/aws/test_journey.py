@@ -47,6 +47,7 @@ async def machines(aws: LocalAws, tmp_path: Path) -> AsyncIterator[Machines]:
     await made.close()
 
 
+@pytest.mark.patient
 @pytest.mark.timeout(900)
 async def test_a_pool_on_aws_from_the_form_to_an_empty_account(
     aws: LocalAws, server: Server, machines: Machines, browser: Browser

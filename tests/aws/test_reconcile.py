@@ -64,6 +64,7 @@ async def test_a_lost_state_is_rebuilt_from_what_exists_and_a_plan_then_touches_
     assert len({each["ImageId"] for each in now.values()}) == 1
 
 
+@pytest.mark.patient
 @pytest.mark.timeout(300)
 async def test_what_a_launch_without_refresh_does_not_see_is_found_and_mended_by_a_button_each(
     world: AwsWorld,

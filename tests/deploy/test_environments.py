@@ -33,6 +33,7 @@ async def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 
 # One test, since making and ending hosts is nearly all waiting, which three do at once.
+@pytest.mark.patient
 @pytest.mark.timeout(600)
 async def test_three_environments_live_side_by_side_and_end_one_by_one(aws: LocalAws, tmp_path: Path) -> None:
     deployers = {environment: Deployer(aws, tmp_path / environment) for environment in ENVIRONMENTS}
