@@ -10,8 +10,14 @@ WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); ec
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH VIRTUAL_ENV
 
+IMAGES := allocator client
+REGISTRY ?= ghcr.io/lablink
+REF ?= $(shell git symbolic-ref --quiet HEAD)
+COMMIT ?= $(shell git rev-parse HEAD)
+TAGS ?= $(shell $(PYTHON) -m backend.provisioning.image_tags $(REF) $(COMMIT))
+
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fmt bench soak lock clean
+.PHONY: help demo serve test check fmt bench soak lock clean image-tags images
 
 help:
 	@echo "make demo    everything on this machine, in your browser   (ARGS=\"server.port=9000\" passes settings on)"
@@ -20,6 +26,8 @@ help:
 	@echo "make fmt     format the code"
 	@echo "make bench   measure, as ratios to a limit of this machine (ARGS=\"claims\" for one)"
 	@echo "make soak    the long tests (ARGS=\"NAME\" for one)"
+	@echo "make deploy-plan ENVIRONMENT=test   what an apply would change (deploy-bootstrap, deploy-apply, deploy-destroy)"
+	@echo "make images  build the images (then scan-images, push-images, sign-images; image-tags prints their tags)"
 	@echo "make lock    renew the locked requirements"
 	@echo "make clean   remove what this Makefile made"
 
@@ -31,13 +39,15 @@ serve: $(VENV)/server.stamp
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.ensure_tools
-	@exec $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint $(IMAGES:%=Dockerfile.%)
+	$(BIN)/actionlint
 
 fmt: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
@@ -53,6 +63,34 @@ soak: $(VENV)/dev.stamp
 
 lock: $(VENV)/dev.stamp
 	@sh requirements/lock.sh $(BIN)
+
+# The server on AWS (docs/deployment.md). What is given goes through the environment, so that no shell reads it as code.
+deploy-%: $(VENV)/server.stamp
+	@exec $(BIN)/lablink deploy $* "$${ENVIRONMENT:?set ENVIRONMENT=dev, test or prod}" \
+		$${FILE:+--file "$$FILE"} $${IMAGE_TAG:+"image_tag=$$IMAGE_TAG"} $${CONFIRM:+--confirm "$$CONFIRM"} $(ARGS)
+
+# Images: what a git ref and a commit are called is decided in one place (backend/provisioning/image_tags.py).
+image-tags:
+	@$(PYTHON) -m backend.provisioning.image_tags $(REF) $(COMMIT)
+
+images: $(IMAGES:%=image-%)
+scan-images: $(IMAGES:%=scan-%)
+push-images: $(IMAGES:%=push-%)
+sign-images: $(IMAGES:%=sign-%)
+
+$(IMAGES:%=image-%): image-%:
+	docker build --pull --file Dockerfile.$* $(TAGS:%=--tag $(REGISTRY)/lablink-$*:%) .
+
+# A flaw that has a mend fails it.
+$(IMAGES:%=scan-%): scan-%:
+	trivy image --exit-code 1 --severity HIGH,CRITICAL --ignore-unfixed $(REGISTRY)/lablink-$*:$(firstword $(TAGS))
+
+$(IMAGES:%=push-%): push-%:
+	$(foreach tag,$(TAGS),docker push $(REGISTRY)/lablink-$*:$(tag) &&) true
+
+# What is signed is the digest, not a name that may move; without a key, by the pipeline's own identity.
+$(IMAGES:%=sign-%): sign-%:
+	cosign sign --yes "$$(docker inspect --format '{{index .RepoDigests 0}}' $(REGISTRY)/lablink-$*:$(firstword $(TAGS)))"
 
 clean:
 	rm -rf $(VENV) .ruff_cache .mypy_cache .pytest_cache .hypothesis dist

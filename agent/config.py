@@ -35,6 +35,7 @@ class Config:
     reboot_command: str | None
     startup_deadline_s: float = 1_800.0
     crd_start_host: Path = _CRD_START_HOST
+    spot_metadata_url: str | None = None
     image: str | None = None
     asks_server: bool = False
 
@@ -66,6 +67,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
         repository=given.repository,
         reboot_command=environment.get("LABLINK_REBOOT_COMMAND") or None,
         crd_start_host=Path(environment.get("LABLINK_CRD_START_HOST") or _CRD_START_HOST),
+        spot_metadata_url=environment.get("LABLINK_SPOT_METADATA_URL") or None,
         image=given.image or None,
         asks_server=given.prepare_as_server_says,
     )

@@ -24,6 +24,7 @@ from agent.health import Examiner
 from agent.join import main as join
 from agent.logs import BufferHandler, LogBuffer, ship
 from agent.preparation import ask_what_to_prepare, tell_step
+from agent.spot import SpotWatch
 from agent.store import Store
 from agent.terminals import Terminals
 from agent.workload import PreparationFailed, prepare
@@ -88,6 +89,8 @@ class Agent:
         logger.addHandler(handler)
         self._stopping = threading.Event()
         self._beat_now = threading.Event()
+        url = config.spot_metadata_url
+        self._spot = SpotWatch(url, self._beat_now.set) if url else None
         self._interval_s = 20.0
         self._phase = "starting"
         self._problem: str | None = None
@@ -101,6 +104,8 @@ class Agent:
             return self._exit_status
         works = (lambda: self._prepare(token), lambda: self._poll(token), lambda: self._ship(token))
         threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in works]
+        if self._spot:
+            threads.append(threading.Thread(target=self._guard, args=(self._watch_spot,), daemon=True))
         for thread in threads:
             thread.start()
         client = Client(self._config.server_url, token)
@@ -182,6 +187,10 @@ class Agent:
             return
         self._set_phase("ready")
 
+    def _watch_spot(self) -> None:
+        assert self._spot
+        self._spot.run(self._stopping)
+
     def _set_phase(self, phase: str) -> None:
         self._phase = phase
         self._beat_now.set()
@@ -212,7 +221,12 @@ class Agent:
         report = examiner.examine(is_prepared=self._phase in {"ready", "stopping"})
         if self._problem:
             report.add("unhealthy", self._problem)
+        ending = {}
+        if self._spot and self._spot.ends_at and self._spot.reason:
+            report.add("unhealthy", self._spot.reason)
+            ending["interruption_at"] = self._spot.ends_at.isoformat()
         return {
+            **ending,
             "boot_id": self._config.boot_id,
             "phase": self._phase,
             "health": report.health,

@@ -21,4 +21,5 @@ NETWORK: Form = (
 # docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
 TAG: Form = (r"[\w.:/=+@ -]{1,128}", "1 to 128 letters, digits, spaces and . : / = + - @ _")
 BUCKET: Form = (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of an S3 bucket")
+POLICY: Form = (r"arn:aws[a-z-]*:iam::(\d{12}|aws):policy/[\w+=,.@/-]{1,512}", "the ARN of a managed policy")
 IMAGE: Form = (r"[a-z0-9][A-Za-z0-9._/:@-]{0,254}", "a container image, such as ghcr.io/example/lab:1.2")

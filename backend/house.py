@@ -176,9 +176,9 @@ async def _start(house: House) -> None:
     db, settings, start = house.db, house.settings, house.supervisor.start
     pools = await list_pools(db)
     makes_first = house.is_demo or not pools
-    if not settings.is_loopback:
+    if settings.open_by is not None:
         is_new = makes_first and all(pool.name != FIRST_POOL for pool in pools)
-        check_host(settings.server.host, pools, house.pool_defaults if is_new else None)
+        check_host(settings.open_by, pools, house.pool_defaults if is_new else None)
     house.new_password = await ensure_first_admin(db, settings.secrets.admin_password)
     if settings.secrets.api_token:
         await ensure_api_token(db, settings.secrets.api_token)

@@ -105,7 +105,7 @@ class AwsPoolSettings:
         metadata=_each("Subnets of that VPC in place of zones, the preferred one first", aws_forms.SUBNET),
     )
     ami: str = _key(
-        "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",
+        "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id",
         "The AMI; looked up for a pool's first machine, and kept while it has any",
         form=aws_forms.AMI,
     )
@@ -192,6 +192,14 @@ class AwsSettings:
     owner: str = _key("lablink", "Who answers for what we make; a tag", form=aws_forms.TAG)
     state_bucket: str | None = _key(
         None, "S3 bucket for the pools' Terraform states; without it, the data directory", form=aws_forms.BUCKET
+    )
+    permissions_boundary: str | None = _key(
+        None,
+        "The policy that bounds every role we make, where our own role demands one (terraform/allocator does)",
+        form=aws_forms.POLICY,
+    )
+    attempts: int = _key(
+        6, "How often Terraform asks AWS where it throttles or has no room; pauses double each time", low=1, high=25
     )
     endpoint_url: str | None = _key(
         None,

@@ -73,11 +73,16 @@ class Settings(Keys):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the server listens only to this computer."""
-        try:
-            return ip_address(self.server.host).is_loopback
-        except ValueError:
-            return self.server.host == "localhost"
+        """Whether the server is for this computer alone."""
+        return self.open_by is None
+
+    @property
+    def open_by(self) -> str | None:
+        """The setting by which others get in, if any: a public address means that a proxy lets them in."""
+        if not _is_loopback(self.server.host):
+            return f"server.host={self.server.host}"
+        url = self.server.public_url
+        return None if url is None or _is_loopback(urlsplit(url).hostname or "") else f"server.public_url={url}"
 
     @property
     def public_url(self) -> str:
@@ -106,6 +111,13 @@ def load_settings(
 def describe_keys() -> list[tuple[str, str, str, str]]:
     """Every key as (name, default, allowed values, meaning), for help and the README."""
     return [(name, _shown(value), _allowed(meta), str(meta["text"])) for name, value, meta in _walk(Keys())]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _compose(overrides: Sequence[str], file: Path | None) -> Keys:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lablink_ui import admin_cli
+from lablink_ui import admin_cli, deploy_cli
 
 if TYPE_CHECKING:
     from backend.settings import Settings
@@ -55,6 +55,7 @@ _VERBS = {
     "agent": "the agent, on a VM",
     "migrate": "bring the database to this version's schema, and stop",
     "admin": "the people of the console: list, invite, reset a lost password, disable, sign out",
+    "deploy": "put the server on AWS: bootstrap, plan, apply, destroy",
     "bench": "measure, and print the figures as ratios to a limit of this machine",
     "config": "list every setting with its value, range and meaning",
     "keys": "rotate the keys that seal and sign (nobody is thrown out), or print a new one for LABLINK_KEYS",
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from agent.main import main as run_agent
 
         return run_agent(arguments[1:])
-    given = _parser().parse_args(arguments)
+    given = parse(arguments)
     try:
         if given.verb == "bench":
             from lablink_ui.bench import run_bench
@@ -89,8 +90,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line, read. Ends the process with a usage message if it is wrong (argparse's habit)."""
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    pairs = [word for word in rest if "=" in word and not word.startswith("-")]
+    # argparse stops looking for them at the first option: `deploy plan prod --file prod.yaml image_tag=1.4.0`.
+    if rest and (pairs != rest or "variables" not in given):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if pairs:
+        given.variables += pairs
+    return given
+
+
 def _find_verb(given: argparse.Namespace) -> Callable[[Settings], int]:
     verb = given.verb
+    if verb == "admin":
+        return admin_cli.make_runner(given)
+    if verb == "deploy":
+        return deploy_cli.make_runner(given)
     if verb in {"demo", "serve"}:
         from lablink_ui import main as server
 
@@ -121,7 +139,7 @@ def _with_settings(given: argparse.Namespace) -> int:
     try:
         # Before the verb's own imports, which take a second: a wrong setting is said at once.
         settings = load_settings(given.settings, file=given.config, environment=os.environ)
-        run = admin_cli.make_runner(given) if given.verb == "admin" else _find_verb(given)
+        run = _find_verb(given)
         return run(settings)
     except SettingsError as exc:
         print(f"lablink: {exc}", file=sys.stderr)
@@ -187,6 +205,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.epilog = _BENCH_HELP
         elif verb == "admin":
             admin_cli.add_verbs(sub)
+        elif verb == "deploy":
+            deploy_cli.add_verbs(sub)
         elif verb != "agent":
             if verb == "keys":
                 sub.add_argument("action", choices=("rotate", "new"))

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Self
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 from nicegui import app as nicegui_app
 from nicegui import ui
@@ -81,7 +82,8 @@ def run_demo(settings: Settings) -> int:
 
 def _run(settings: Settings, *, is_demo: bool) -> int:
     set_up_logging(settings.log, settings.secrets.values())
-    return asyncio.run(_serve(settings, is_demo=is_demo))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, is_demo=is_demo))
 
 
 async def _serve(settings: Settings, *, is_demo: bool) -> int:

@@ -1,7 +1,8 @@
-"""Tests marked ``alone`` have the machine to themselves, though others run side by side: their deadlines are people's.
+"""How tests share the machine, though several run side by side.
 
-A lock that many share and one may have for itself, on two files that are there anyway. Whoever waits to be alone holds
-the gate, so that no further test begins meanwhile.
+Those marked ``alone`` have it to themselves, since their deadlines are people's: by a lock that many share and one may
+have for itself, on two files that are there anyway. Whoever waits to be alone holds the gate, so that no further test
+begins meanwhile. Those marked ``patient`` mostly wait, for minutes: they begin first, and nobody waits for them.
 """
 
 from __future__ import annotations
@@ -16,8 +17,17 @@ import pytest
 GATE, ROOM = Path(__file__).with_name("__init__.py"), Path(__file__)
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    patient = {item.path for item in items if item.get_closest_marker("patient")}
+    items.sort(key=lambda item: item.path not in patient)
+
+
+# The outermost: what a test waits here is none of its own time.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
+    if item.get_closest_marker("patient"):
+        return (yield)
     with _locked(GATE, fcntl.LOCK_EX) as gate, _locked(ROOM, _wanted(item)):
         fcntl.flock(gate, fcntl.LOCK_UN)
         return (yield)

@@ -58,6 +58,11 @@ async def template_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 @pytest.fixture
 async def database_url(template_url: str) -> str:
     """A fresh, migrated database."""
+    return await make_database(template_url)
+
+
+async def make_database(template_url: str) -> str:
+    """A fresh, migrated database beside all others; returns its URL."""
     name = f"test_{next(_numbers)}"
     admin = template_url.replace("/template_lablink?", "/postgres?", 1)
     async with await psycopg.AsyncConnection.connect(admin, autocommit=True) as connection:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = ("curl", "shellcheck")
+PROGRAMS = ("curl", "jq", "shellcheck")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -24,9 +24,8 @@ def main() -> int:
     missing = []
     if not (find_chromium() or _install_chromium()):
         missing.append("Chromium (set CHROMIUM=/path/to/one)")
-    programs = ("curl", "shellcheck")
     missing += [
-        name for name in programs if not (shutil.which(name) or (_install_package(name) and shutil.which(name)))
+        name for name in PROGRAMS if not (shutil.which(name) or (_install_package(name) and shutil.which(name)))
     ]
     if missing:
         print(f"The tests need what could not be installed: {', '.join(missing)}.", file=sys.stderr)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
-from backend.api.cookies import check_same_origin, session_cookie
+from backend.api.cookies import browser_cookie, check_same_origin, session_cookie
 from backend.errors import Forbidden, Unauthenticated
 from backend.house import House
 from backend.services.enrolments import AgentIdentity
@@ -19,6 +20,14 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 # Longer ones are not ours and need not be hashed.
 MAX_TOKEN = 512
 _bearer = HTTPBearer(auto_error=False)
+_TLS = "Behind TLS its name begins with __Host-. A change also needs our own Origin."
+# For the description alone: what else than a token is taken.
+by_session = Depends(
+    APIKeyCookie(name=session_cookie(secure=False), scheme_name="Session", description=_TLS, auto_error=False)
+)
+by_browser = Depends(
+    APIKeyCookie(name=browser_cookie(secure=False), scheme_name="Browser", description=_TLS, auto_error=False)
+)
 
 
 def get_house(request: Request) -> House:
@@ -53,16 +62,32 @@ async def get_bearer(given: Credentials) -> str:
     Raises:
         Unauthenticated: there is none.
     """
-    token = find_bearer(given)
-    if token is None:
-        raise Unauthenticated("This needs a token: Authorization: Bearer …")
-    return token
+    return _check_bearer(find_bearer(given))
+
+
+def read_bearer(request: Request) -> str:
+    """The same, of a request that comes past the framework's dependencies.
+
+    Raises:
+        Unauthenticated: there is none.
+    """
+    scheme, token = get_authorization_scheme_param(request.headers.get("authorization"))
+    return _check_bearer(token if scheme.lower() == "bearer" and _is_plausible(token) else None)
 
 
 def find_bearer(given: Credentials) -> str | None:
     """The token of the Authorization header, if there is a plausible one."""
-    token = given.credentials if given else ""
-    return token if token and len(token) <= MAX_TOKEN and token.isascii() else None
+    return given.credentials if given and _is_plausible(given.credentials) else None
+
+
+def _is_plausible(token: str) -> bool:
+    return 0 < len(token) <= MAX_TOKEN and token.isascii()
+
+
+def _check_bearer(token: str | None) -> str:
+    if token is None:
+        raise Unauthenticated("This needs a token: Authorization: Bearer …")
+    return token
 
 
 Bearer = Annotated[str, Depends(get_bearer)]
@@ -74,7 +99,9 @@ async def get_agent(house: TheHouse, token: Bearer, address: Address) -> AgentId
         return await house.agent_tokens.authenticate(token)
 
 
-async def get_admin(request: Request, house: TheHouse, given: Credentials, address: Address) -> AdminIdentity:
+async def get_admin(
+    request: Request, house: TheHouse, given: Credentials, address: Address, _: Annotated[str | None, by_session]
+) -> AdminIdentity:
     """The admin who asks, by API token or session cookie.
 
     Raises:

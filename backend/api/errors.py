@@ -70,6 +70,8 @@ def _sentence(problem: dict[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "unknown field"
-    elif problem["type"] == "json_invalid" or (not where and problem["type"] == "model_attributes_type"):
+    elif problem["type"] == "json_invalid" or (
+        not where and problem["type"] in {"model_attributes_type", "model_type"}
+    ):
         return "The body must be a JSON object (with Content-Type: application/json)."
     return f"{where[:100]}: {message}" if where else message

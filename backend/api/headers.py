@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 YEAR_S = 31_536_000
@@ -21,7 +20,8 @@ _ALWAYS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_KEPT_BY_NOBODY = ("text/html", "application/json")
+_KEPT_BY_NOBODY = (b"text/html", b"application/json")
+_Headers = list[tuple[bytes, bytes]]
 
 
 class SecurityHeaders:
@@ -29,7 +29,10 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, *, secure: bool) -> None:
         self._app = app
-        self._always = _ALWAYS | ({"Strict-Transport-Security": f"max-age={YEAR_S}"} if secure else {})
+        always = _ALWAYS | ({"Strict-Transport-Security": f"max-age={YEAR_S}"} if secure else {})
+        # As they are sent: every answer passes here, and the names are compared as bytes.
+        self._of_pages = _encode({**always, "Content-Security-Policy": page_policy()})
+        self._of_data = _encode({**always, "Content-Security-Policy": _DATA_POLICY})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets everything through."""
@@ -39,18 +42,23 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._fill(MutableHeaders(scope=message))
+                message["headers"] = self._fill(list(message["headers"]))
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
-    def _fill(self, headers: MutableHeaders) -> None:
-        kind = headers.get("content-type", "").partition(";")[0]
-        for name, value in self._always.items():
-            headers.setdefault(name, value)
-        headers.setdefault("Content-Security-Policy", page_policy() if kind == "text/html" else _DATA_POLICY)
-        if kind in _KEPT_BY_NOBODY:
-            headers.setdefault("Cache-Control", "no-store")
+    def _fill(self, headers: _Headers) -> _Headers:
+        present = dict(headers)
+        kind = present.get(b"content-type", b"").partition(b";")[0]
+        ours = self._of_pages if kind == b"text/html" else self._of_data
+        headers += [header for header in ours if header[0] not in present]
+        if kind in _KEPT_BY_NOBODY and b"cache-control" not in present:
+            headers.append((b"cache-control", b"no-store"))
+        return headers
+
+
+def _encode(headers: dict[str, str]) -> _Headers:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 def page_policy(nonce: str = "") -> str:

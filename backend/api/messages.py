@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from backend.services.vm_logs import MAX_LINE
 from backend.states import Health, Phase, Role
@@ -70,7 +70,7 @@ class GpuMessage(Message):
 
 
 class HeartbeatMessage(Message):
-    """`POST /api/heartbeat`."""
+    """`POST /api/heartbeat`. ``interruption_at``: when the cloud takes the machine away, if it has said so."""
 
     boot_id: Opaque
     # Lax: JSON has no enums, only their words.
@@ -81,6 +81,7 @@ class HeartbeatMessage(Message):
     cpu_pct: Percent
     memory_pct: Percent
     disk_free_pct: Percent
+    interruption_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
 
 
 class ResultMessage(Message):

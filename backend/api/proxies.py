@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _FOR, _PROTO, _HOST = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"
 # Read by the library that draws pages; like the others, a stranger's is dropped.
 _PREFIX = b"x-forwarded-prefix"
+_READ = frozenset({_FOR, _PROTO, _HOST})
+_MADE_UP = _READ | {_PREFIX}
 _SCHEMES = {"http": ("http", "ws"), "https": ("https", "wss")}
 _HOST_FORM = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 
@@ -32,10 +34,10 @@ class TrustedProxies:
         """Lets everything through, with the headers that were read (or that a stranger made up) taken away."""
         if scope["type"] in {"http", "websocket"}:
             client = scope.get("client")
-            trusted = client is not None and self._trusts(_parse(client[0]))
+            trusted = bool(self._networks) and client is not None and self._trusts(_parse(client[0]))
             if trusted:
                 self._believe(scope)
-            gone = {_FOR, _PROTO, _HOST} | (set() if trusted else {_PREFIX})
+            gone = _READ if trusted else _MADE_UP
             scope["headers"] = [header for header in scope["headers"] if header[0] not in gone]
         await self._app(scope, receive, send)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from backend.api.agents import BIGGEST_ID
-from backend.api.auth import SAFE_METHODS, Address, Credentials, TheHouse, find_bearer
+from backend.api.auth import SAFE_METHODS, Address, Credentials, TheHouse, by_browser, find_bearer
 from backend.api.cookies import check_same_origin
 from backend.errors import Unauthenticated
 from backend.services.claims import list_claims
@@ -23,6 +23,7 @@ async def get_seat(
     house: TheHouse,
     given: Credentials,
     address: Address,
+    _: Annotated[str | None, by_browser],
     claim: Annotated[int | None, Query(ge=1, le=BIGGEST_ID)] = None,
 ) -> ClaimView:
     """The open seat of who asks; of several the latest, or the one that ``claim`` names.

@@ -9,7 +9,8 @@ from backend.db.notices import Notice, NoticeListener
 from backend.services.enrolments import AgentIdentity, authenticate_agent
 from backend.services.tokens import hash_token
 
-KEPT_S = 30.0
+# Notices end a memory; this is for one that was lost without a trace. Far longer than agents pause between heartbeats.
+KEPT_S = 300.0
 
 
 class AgentTokens:
@@ -28,16 +29,19 @@ class AgentTokens:
         Raises:
             Unauthenticated: the token is unknown or revoked, or its VM is gone.
         """
-        key = hash_token(token)
-        until, identity = self._known.get(key, (0.0, None))
-        if identity is not None and time.monotonic() < until:
-            return identity
+        if known := self.recall(token):
+            return known
         version = self._version
         identity = await authenticate_agent(self._db, token)
         # Kept only if nothing was said meanwhile, and only while somebody would tell us.
         if self._listener.connected and version == self._version:
-            self._known[key] = (time.monotonic() + KEPT_S, identity)
+            self._known[hash_token(token)] = (time.monotonic() + KEPT_S, identity)
         return identity
+
+    def recall(self, token: str) -> AgentIdentity | None:
+        """The VM behind a token, if it is remembered."""
+        until, identity = self._known.get(hash_token(token), (0.0, None))
+        return identity if time.monotonic() < until else None
 
     def forget(self, *vm_ids: int) -> None:
         """Asks again for the tokens of these VMs."""

@@ -12,6 +12,7 @@ from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 FLUSH_S = 0.1
 MAX_BATCH = 1_000
 RETRY_S = 1.0
+_Taken = tuple[HeartbeatReport, asyncio.Future[None] | None]
 
 
 class HeartbeatBuffer:
@@ -19,7 +20,7 @@ class HeartbeatBuffer:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._pending: list[tuple[HeartbeatReport, asyncio.Future[None]]] = []
+        self._pending: list[_Taken] = []
         self._filled = asyncio.Event()
         self._stored: dict[int, Hashable] = {}
         self._is_broken = False
@@ -33,13 +34,17 @@ class HeartbeatBuffer:
         says_news = self._stored.get(report.vm_id) != _gist(report)
         if self._is_broken and not says_news:
             raise Unavailable("The database does not answer right now. Try again in a moment.", retry_after_s=2)
+        if not says_news:
+            # Nobody awaits a plain repeat: its failure is told by the next one.
+            self._pending.append((report, None))
+            self._filled.set()
+            return
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Nobody awaits a plain repeat: its failure is told by the next one.
+        # Whoever awaits it may be gone by then.
         stored.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._pending.append((report, stored))
         self._filled.set()
-        if says_news:
-            await asyncio.shield(stored)
+        await asyncio.shield(stored)
 
     def forget(self) -> None:
         """Treats every next report as news: after a gap nothing in memory is certain."""
@@ -56,7 +61,7 @@ class HeartbeatBuffer:
             await self._write(batch)
             await asyncio.sleep(RETRY_S if self._is_broken else FLUSH_S)
 
-    async def _write(self, batch: list[tuple[HeartbeatReport, asyncio.Future[None]]]) -> None:
+    async def _write(self, batch: list[_Taken]) -> None:
         try:
             await record_heartbeats(self._db, [report for report, _ in batch])
         except LabLinkError as exc:
@@ -74,9 +79,9 @@ class HeartbeatBuffer:
             _settle(batch, None)
 
 
-def _settle(batch: list[tuple[HeartbeatReport, asyncio.Future[None]]], exc: Exception | None) -> None:
+def _settle(batch: list[_Taken], exc: Exception | None) -> None:
     for _, stored in batch:
-        if stored.done():
+        if stored is None or stored.done():
             continue
         if exc is None:
             stored.set_result(None)
@@ -85,4 +90,11 @@ def _settle(batch: list[tuple[HeartbeatReport, asyncio.Future[None]]], exc: Exce
 
 
 def _gist(report: HeartbeatReport) -> Hashable:
-    return (report.enrolment_id, report.boot_id, report.phase, report.health, report.reasons)
+    return (
+        report.enrolment_id,
+        report.boot_id,
+        report.phase,
+        report.health,
+        report.reasons,
+        report.interruption_at,
+    )

@@ -25,8 +25,15 @@ class Vm(Base):
         CheckConstraint("crd_command = 'set'", name="crd_command"),
         # A name may come back only after its machine is gone for good.
         Index("uq_vms_hostname", "hostname", unique=True, postgresql_where=text("status <> 'destroyed'")),
-        # The claim's own index: the offer of a pool, healthiest and longest ready first.
-        Index("ix_vms_offer", "pool_id", "health", "status_changed_at", postgresql_where=text("status = 'available'")),
+        # The claim's own index: the offer of a pool in the very order in which it is taken.
+        Index(
+            "ix_vms_offer",
+            "pool_id",
+            text("health DESC"),
+            "status_changed_at",
+            "id",
+            postgresql_where=text("status = 'available'"),
+        ),
         Index("ix_vms_pool_id_status", "pool_id", "status"),
     )
 

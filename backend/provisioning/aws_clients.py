@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
+
+from backend.provisioning.aws_failures import REFUSED_CREDENTIALS
 
 CONNECT_S, READ_S, ATTEMPTS = 3, 8, 2
 # What AWS answers to whoever may not ask (docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html).
@@ -32,13 +35,25 @@ class AwsClients:
                 retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
                 config = Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries=retries, s3=style)
                 session = boto3.session.Session(region_name=key[1])
-                self._made[key] = session.client(service, endpoint_url=self._endpoint_url, config=config)
+                made = session.client(service, endpoint_url=self._endpoint_url, config=config)
+                call_when_refused(made, self.forget)
+                self._made[key] = made
             return self._made[key]
 
     def forget(self) -> None:
         """Makes all anew when they are needed: credentials in files and in the environment are read once a client."""
         with self._making:
             self._made.clear()
+
+
+def call_when_refused(client: Any, forget: Callable[[], object]) -> None:
+    """Has ``forget`` called whenever AWS does not take the credentials of a client: renewed ones need another."""
+
+    def look(parsed: Mapping[str, Any], **_: Any) -> None:
+        if parsed.get("Error", {}).get("Code") in REFUSED_CREDENTIALS:
+            forget()
+
+    client.meta.events.register("after-call", look)
 
 
 def error_code(exc: ClientError) -> str:

@@ -31,7 +31,8 @@ class Boot:
 
     ``hostname``: the VM's name in LabLink. ``server_url``: where agents reach the server, ``settings.public_url``.
     ``enrolment_token``: a fresh one for this VM; works once, and is the only secret. ``agent``: what is installed,
-    ``agent_package()``. ``image``: the workload's container image; None for a machine without a container.
+    ``agent_package()``. ``image``: the workload's container image; None for a machine without a container. ``is_spot``:
+    the cloud may take it away, and says so within the machine.
     """
 
     hostname: str
@@ -39,6 +40,7 @@ class Boot:
     enrolment_token: str
     agent: AgentPackage
     image: str | None = None
+    is_spot: bool = False
 
 
 def render_user_data(boot: Boot) -> str:
@@ -56,6 +58,7 @@ def render_user_data(boot: Boot) -> str:
         "wheel_sha256": boot.agent.wheel_sha256,
         "requirements_sha256": boot.agent.requirements_sha256,
         "image": boot.image or "",
+        "spot": "1" if boot.is_spot else "",
     }
     for name, value in values.items():
         assert script.count(f"\n{name}=''\n") == 1, name

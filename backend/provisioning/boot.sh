@@ -16,6 +16,7 @@ wheel=''
 wheel_sha256=''
 requirements_sha256=''
 image=''
+spot=''
 
 root=/opt/lablink
 unit=/etc/systemd/system/lablink-agent.service
@@ -124,6 +125,8 @@ the server has another version by now, or somebody changed it on its way. Destro
 become_agent() {
     export LABLINK_SERVER_URL=$server_url LABLINK_HOSTNAME=$hostname LABLINK_AGENT_HOME=$root/home
     export LABLINK_IMAGE=$image LABLINK_REBOOT_COMMAND='systemctl reboot'
+    # Where EC2 tells a machine about itself: to look there for the end of this one.
+    [[ -z $spot ]] || export LABLINK_SPOT_METADATA_URL=http://169.254.169.254
     exec "$agent/venv/bin/python" -m agent --enrolment-token-file "$root/enrolment.token" --prepare-as-server-says
 }
 

@@ -14,6 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.errors import LabLinkError
+from backend.provisioning.aws_clients import call_when_refused
+from backend.provisioning.aws_failures import find_failure
 
 ATTEMPTS = 4
 # docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html; the others are terminated or about to be.
@@ -60,6 +62,22 @@ class Ec2:
 
         found = _ask(ask)
         return found if hostnames is None else [each for each in found if each.hostname in hostnames]
+
+    def list_zones(self, vpc_id: str | None) -> list[str]:
+        """The zones in which a VPC has a subnet; the default one's if None.
+
+        Raises:
+            AwsFailed
+        """
+
+        def ask() -> list[str]:
+            client = self._client()
+            default = {"Name": "is-default", "Values": ["true"]}
+            ids = [vpc_id] if vpc_id else [each["VpcId"] for each in client.describe_vpcs(Filters=[default])["Vpcs"]]
+            pages = client.get_paginator("describe_subnets").paginate(Filters=[{"Name": "vpc-id", "Values": ids}])
+            return sorted({each["AvailabilityZone"] for page in pages for each in page["Subnets"]}) if ids else []
+
+        return _ask(ask)
 
     def reboot(self, hostname: str) -> None:
         """Boots an instance again, or boots one that is off.
@@ -117,17 +135,18 @@ class Ec2:
             retries = {"mode": "standard", "total_max_attempts": attempts}
             config = Config(connect_timeout=5, read_timeout=20, retries=retries)
             session = boto3.session.Session(region_name=self._region)
-            self._clients[attempts] = session.client("ec2", endpoint_url=self._endpoint_url, config=config)
+            made = session.client("ec2", endpoint_url=self._endpoint_url, config=config)
+            call_when_refused(made, self._clients.clear)
+            self._clients[attempts] = made
+            return made
         return self._clients[attempts]
 
 
 def _ask(call: Callable[[], _T]) -> _T:
     try:
         return call()
-    except ClientError as exc:
-        raise AwsFailed(f"AWS: {exc.response['Error'].get('Message') or exc}") from exc
-    except BotoCoreError as exc:
-        raise AwsFailed(f"AWS: {exc}") from exc
+    except (ClientError, BotoCoreError) as exc:
+        raise AwsFailed(str(find_failure(str(exc)) or f"AWS: {exc}")) from exc
 
 
 def _instance(said: Mapping[str, Any]) -> Instance:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from backend.errors import LabLinkError
@@ -12,6 +15,7 @@ from backend.provisioning.machines import HeldState, Machine, StateUnreadable, p
 from backend.provisioning.output import VM_RESOURCE
 from backend.provisioning.process import end_leftover
 from backend.provisioning.providers import Provider, ProviderVm
+from backend.provisioning.providers.facts import Imports
 from backend.provisioning.runner import TerraformRunner, write_private
 from backend.services.findings import HOSTNAME
 from backend.services.views import PoolView
@@ -48,17 +52,46 @@ async def rebuild_state(
     await init()
     inputs = provider.write_inputs(terraform.directory, pool, [ProviderVm(each.hostname) for each in machines])
     terraform.environment = {**provider.environment, **inputs.environment}
-    missing = {address: name for address, name in imports.ids.items() if address not in held.addresses}
+    # What machines share is only there for as long as there is one.
+    missing = _missing(held, imports) if machines else {}
     say("info", f"{len(machines)} machines exist; {len(missing)} resources are taken into the state")
-    blocks = [{"to": address, "id": name} for address, name in sorted(missing.items())]
-    file = terraform.directory / IMPORTS
-    try:
-        write_private(file, json.dumps({"import": blocks} if blocks else {}))
+    with importing(terraform.directory, missing):
         plan = await terraform.plan({**inputs.tfvars, **imports.tfvars}, parallelism=inputs.parallelism)
         _check(plan)
         await terraform.apply(parallelism=inputs.parallelism)
+
+
+async def find_unrecorded(provider: Provider, pool: PoolView, hostnames: Collection[str]) -> Imports:
+    """What exists of these VMs, and of what the pool's VMs share, but is not in its state.
+
+    Raises:
+        StateUnreadable: what is in it cannot be known.
+        LabLinkError: the provider cannot be asked.
+    """
+    held = parse_state(await provider.facts.read_state(pool)) or HeldState()
+    found = await provider.facts.find_machines()
+    if found is None:
+        return Imports({})
+    ours = [each for each in found if each.is_ours and each.pool == pool.name and each.hostname in hostnames]
+    machines = _choose(held, [each for each in ours if each.hostname not in held.vms])
+    imports = await provider.facts.find_imports(pool, machines)
+    return replace(imports, ids=_missing(held, imports), hostnames=frozenset(each.hostname for each in machines))
+
+
+@contextmanager
+def importing(directory: Path, ids: Mapping[str, str]) -> Iterator[None]:
+    """While it lasts, a plan takes these resources into the state: their ids by address."""
+    file = directory / IMPORTS
+    blocks = [{"to": address, "id": name} for address, name in sorted(ids.items())]
+    try:
+        write_private(file, json.dumps({"import": blocks} if blocks else {}))
+        yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def _missing(held: HeldState, imports: Imports) -> dict[str, str]:
+    return {address: name for address, name in imports.ids.items() if address not in held.addresses}
 
 
 async def _read(provider: Provider, pool: PoolView, at: datetime, say: Callable[[str, str], None]) -> HeldState:

@@ -6,14 +6,17 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from python_terraform import IsFlagged, Terraform
 
 from backend.errors import LabLinkError
+from backend.provisioning.locks import Lock, RunNotes, find_lock
 from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
 from backend.provisioning.process import end_leftover, run
 from backend.provisioning.providers import Backend
@@ -21,7 +24,13 @@ from backend.provisioning.state_files import STATE
 
 PLAN, TFVARS = "plan.out", "lablink.auto.tfvars.json"
 NO_STATE, BACKEND = "no.tfstate", "backend.tf.json"
+# Where Terraform leaves a state that it could not write to its backend.
+ERRORED = "errored.tfstate"
+# What takes the lock of the state.
+_LOCKING = frozenset({"plan", "apply", "untaint", "state push"})
 KEPT_STATES = 5
+# What does not speak JSON says what went wrong in its last lines, within a frame.
+LAST_LINES, FRAME = 20, " │╷╵"
 # What Terraform and its children may see of our environment: never TF_* of the caller, never our own secrets.
 _PASSED = (
     "PATH",
@@ -44,6 +53,12 @@ class TerraformFailed(LabLinkError):
     code = "terraform_failed"
 
 
+class StateLocked(TerraformFailed):
+    """Somebody else is at this state."""
+
+    code = "state_locked"
+
+
 class TerraformCancelled(LabLinkError):
     """Terraform was stopped because somebody asked for it."""
 
@@ -63,32 +78,48 @@ class TerraformRunner:
     on_line: Callable[[OutputLine], None] = lambda _: None
     cancel: asyncio.Event = field(default_factory=asyncio.Event)
     grace_s: float = 30
+    lock_wait_s: int = 60
 
-    async def init(self) -> None:
-        """Makes the directory ready: ends a leftover run, copies the module, installs its providers.
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether the last run here did not end well: what it made may not be in the state."""
+        return bool(RunNotes(self.directory))
+
+    async def init(self, **options: Any) -> None:
+        """Makes the directory ready: ends a leftover run, copies the module, installs its providers, and hands in a
+        state that the last run could not.
+
+        ``options`` are further ones of ``terraform init``.
 
         Raises:
             TerraformFailed, TerraformCancelled
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await end_leftover(self.directory, grace_s=self.grace_s)
-        for source in (
-            *self.module.glob("*.tf"),
-            *self.module.glob("*.tftpl"),
-            *self.module.glob(".terraform.lock.hcl"),
-        ):
-            shutil.copyfile(source, self.directory / source.name)
+        unwanted = shutil.ignore_patterns(".terraform", "terraform.tfstate*")
+        shutil.copytree(self.module, self.directory, ignore=unwanted, dirs_exist_ok=True)
+        # What is copied keeps its modes; the directory is ours alone all the same.
+        self.directory.chmod(0o700)
         self._write_backend()
-        await self._run("init", no_color=IsFlagged, input=False)
+        await self._run("init", no_color=IsFlagged, input=False, **options)
+        if (self.directory / ERRORED).exists():
+            self._say("warn", "the last run could not hand in the state that it left; it is handed in now")
+            await self._run("state push", ERRORED)
+            (self.directory / ERRORED).unlink()
 
-    async def plan(self, tfvars: Mapping[str, Any], *, parallelism: int, refresh: bool = True) -> dict[str, Any]:
+    async def plan(
+        self, tfvars: Mapping[str, Any], *, parallelism: int, refresh: bool = True, **options: Any
+    ) -> dict[str, Any]:
         """Plans for these variables; returns the plan as JSON. Without ``refresh`` the state is taken at its word.
+
+        ``options`` are further ones of ``terraform plan``.
 
         Raises:
             TerraformFailed, TerraformCancelled
         """
         write_private(self.directory / TFVARS, json.dumps(tfvars, indent=1))
-        await self._run("plan", json=IsFlagged, input=False, out=PLAN, parallelism=parallelism, refresh=refresh)
+        options = {"parallelism": parallelism, "refresh": refresh, **options}
+        await self._run("plan", json=IsFlagged, input=False, out=PLAN, **options)
         return await self._read_json("show", PLAN, json=IsFlagged)
 
     async def apply(self, *, parallelism: int) -> None:
@@ -120,6 +151,32 @@ class TerraformRunner:
         kind, _ = (await self._read_vms())[hostname]
         await self._run("untaint", f'{kind}.{VM_RESOURCE}["{hostname}"]')
 
+    async def list_addresses(self) -> set[str]:
+        """What the state holds, as ``type.name``; nothing where there is no state yet.
+
+        Raises:
+            TerraformFailed: the state cannot be read.
+        """
+        state = await self._read_json("state pull")
+        return {f"{each['type']}.{each['name']}" for each in state.get("resources", []) if each["mode"] == "managed"}
+
+    async def forget(self, addresses: Sequence[str]) -> None:
+        """Takes these out of the state; they themselves stay as they are.
+
+        Raises:
+            TerraformFailed, TerraformCancelled
+        """
+        await self._run("state rm", *addresses)
+
+    async def list_outputs(self) -> dict[str, Any]:
+        """The outputs of the last apply, by name.
+
+        Raises:
+            TerraformFailed: the state cannot be read.
+        """
+        outputs = await self._read_json("output", json=IsFlagged)
+        return {name: output["value"] for name, output in outputs.items()}
+
     async def _read_vms(self) -> dict[str, tuple[str, str | None]]:
         """The kind and status of each VM resource of the state, by hostname.
 
@@ -135,13 +192,54 @@ class TerraformRunner:
         }
 
     async def _run(self, command: str, *arguments: str, **options: Any) -> None:
+        """Runs a command. A lock that a dead run of ours left is released; for anybody else's it waits.
+
+        Raises:
+            TerraformFailed, TerraformCancelled
+        """
+        if command not in _LOCKING:
+            await self._run_once(command, *arguments, **options)
+            return
+        try:
+            await self._run_with_lock(command, *arguments, **options)
+        except _LockIsHeld as exc:
+            lock = exc.lock
+            if RunNotes(self.directory).is_left_by_us(lock):
+                self._say("warn", f"the lock that a run of ours left at {lock.created_at:%H:%M:%S} UTC is released")
+                await self._run_once("force-unlock", lock.id, force=IsFlagged)
+            else:
+                since = f"{lock.created_at:%Y-%m-%d %H:%M:%S} UTC"
+                self._say("warn", f"{lock.who} has had this state locked since {since} ({lock.operation}); waiting")
+                options["lock_timeout"] = f"{self.lock_wait_s}s"
+            await self._run_with_lock(command, *arguments, **options)
+
+    async def _run_with_lock(self, command: str, *arguments: str, **options: Any) -> None:
+        notes = RunNotes(self.directory)
+        notes.note_begin()
+        try:
+            await self._run_once(command, *arguments, **options)
+        except TerraformFailed as exc:
+            lock = find_lock(exc.message)
+            if lock is None:
+                notes.note_end()
+                raise
+            notes.drop_last()
+            raise _LockIsHeld(lock) from exc
+        except TerraformCancelled:
+            notes.note_end()
+            raise
+        notes.forget()
+
+    async def _run_once(self, command: str, *arguments: str, **options: Any) -> None:
         if self.cancel.is_set():
             raise TerraformCancelled("cancelled")
         errors: list[str] = []
+        last: deque[str] = deque(maxlen=LAST_LINES)
 
         def on_line(raw: str) -> None:
             line = parse_line(raw, redact=self.redact)
             if line is not None:
+                last.append(line.message.strip(FRAME))
                 if line.is_error:
                     errors.append(line.message)
                 self.on_line(line)
@@ -157,8 +255,10 @@ class TerraformRunner:
         if self.cancel.is_set():
             raise TerraformCancelled("cancelled")
         if code != 0:
-            said = errors[0] if errors else f"it ended with status {code} and gave no reason"
-            raise TerraformFailed(f"terraform {command}: {said}")
+            raise TerraformFailed(f"terraform {command}: {_why(code, errors, last)}")
+
+    def _say(self, level: str, message: str) -> None:
+        self.on_line(OutputLine(datetime.now(UTC), level, message))
 
     async def _read_json(self, command: str, *arguments: str, **options: Any) -> dict[str, Any]:
         lines: list[str] = []
@@ -199,6 +299,27 @@ class TerraformRunner:
             if older.exists():
                 older.replace(self.directory / f"{STATE}.{number}")
         shutil.copyfile(state, self.directory / f"{STATE}.1")
+
+
+class _LockIsHeld(StateLocked):
+    """The state is locked by this run of Terraform, wherever it is."""
+
+    def __init__(self, lock: Lock) -> None:
+        since = f"{lock.created_at:%Y-%m-%d %H:%M:%S} UTC"
+        super().__init__(
+            f"{lock.who} has had the pool's state locked since {since} (terraform {lock.operation}). Ask again when "
+            f"that has ended; if it is dead, `terraform force-unlock {lock.id}` in the pool's directory ends its lock."
+        )
+        self.lock = lock
+
+
+def _why(code: int, errors: Sequence[str], last: Iterable[str]) -> str:
+    if errors:
+        return errors[0]
+    if code < 0:
+        return f"it was killed (signal {-code})"
+    # Not every command marks its errors.
+    return " ".join(filter(None, last)) or f"it ended with status {code} and gave no reason"
 
 
 def write_private(path: Path, content: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,17 +12,18 @@ from typing import TypeVar
 from backend.db.engine import Database
 from backend.errors import LabLinkError, Unavailable
 from backend.provisioning.guard import check_plan
-from backend.provisioning.output import OutputLine
-from backend.provisioning.providers import Provider, ProviderVm
-from backend.provisioning.rebuild import rebuild_state
-from backend.provisioning.runner import TerraformCancelled, TerraformRunner
+from backend.provisioning.places import Places
+from backend.provisioning.providers import Place, Provider, ProviderVm
+from backend.provisioning.providers.facts import Imports
+from backend.provisioning.rebuild import find_unrecorded, importing, rebuild_state
+from backend.provisioning.run_report import RunReport
+from backend.provisioning.runner import TerraformCancelled, TerraformFailed, TerraformRunner
 from backend.services import runs
 from backend.services.actor import Actor
 from backend.services.enrolments import create_vm_enrolments
-from backend.services.runs import LeaseLost, LogLine, Progress, Run, RunVm
-from backend.states import OperationKind, OperationStatus, ProgressState
+from backend.services.runs import LeaseLost, Run, RunVm
+from backend.states import OperationKind, OperationStatus
 
-REPORT_S = 0.2
 LEASE_LOOK_S = 1.0
 _T = TypeVar("_T")
 
@@ -34,6 +34,12 @@ class PlanRefused(LabLinkError):
     """The guard said no; nothing was changed."""
 
     code = "plan_refused"
+
+
+class NoRoom(LabLinkError):
+    """The provider had room for a VM at none of its places."""
+
+    code = "no_room"
 
 
 @dataclass(slots=True)
@@ -81,8 +87,8 @@ class _Execution:
     def __init__(self, worker: Worker, run: Run) -> None:
         self._worker, self._run, self._db = worker, run, worker.db
         self._provider = worker.providers[run.pool.provider]
-        self._lines: list[LogLine] = []
-        self._progress: dict[str, Progress] = {}
+        self._report = RunReport(worker.db, run, owner=worker.owner, explain=self._provider.explain)
+        self._unrecorded = Imports({})
         self._cancel = asyncio.Event()
         self._is_lost = False
         self._terraform = TerraformRunner(
@@ -91,13 +97,13 @@ class _Execution:
             directory=worker.home / "pools" / str(run.pool.id),
             backend=self._provider.backend_of(run.pool),
             environment=self._provider.environment,
-            on_line=self._note,
+            on_line=self._report.note,
             cancel=self._cancel,
             grace_s=worker.grace_s,
         )
 
     async def carry_out(self) -> None:
-        reporting = asyncio.create_task(self._report_on())
+        reporting = asyncio.create_task(self._report.keep_writing())
         leasing = asyncio.create_task(self._keep_lease())
         try:
             outcome = await self._attempt()
@@ -108,20 +114,20 @@ class _Execution:
         if self._is_lost:
             return
         if outcome.reason and outcome.status is not OperationStatus.SUCCEEDED:
-            self._say("error" if outcome.status is OperationStatus.FAILED else "warn", outcome.reason)
-        await self._until_answered(self._flush)
+            self._report.say("error" if outcome.status is OperationStatus.FAILED else "warn", outcome.reason)
+        await self._until_answered(self._report.write)
         await self._until_answered(lambda: self._finish(outcome))
 
     async def _attempt(self) -> Outcome:
         try:
             if self._run.attempt > 1:
-                self._say("warn", f"attempt {self._run.attempt}: the former worker died; what it made is kept")
+                self._report.say("warn", f"attempt {self._run.attempt}: the former worker died; what it made is kept")
             await self._work()
             outcome = Outcome(OperationStatus.SUCCEEDED)
         except TerraformCancelled:
             outcome = Outcome(OperationStatus.CANCELLED, "cancelled; what was made by then is kept")
         except LabLinkError as exc:
-            outcome = Outcome(OperationStatus.FAILED, exc.message)
+            outcome = Outcome(OperationStatus.FAILED, self._provider.explain(exc.message))
         except Exception as exc:
             logger.exception("operation %s failed by a defect", self._run.operation_id)
             outcome = Outcome(OperationStatus.FAILED, f"an error of LabLink's own: {type(exc).__name__}: {exc}")
@@ -130,38 +136,77 @@ class _Execution:
     async def _work(self) -> None:
         if self._run.kind is OperationKind.REBUILD:
             pool, at = self._run.pool, self._db.now()
-            await rebuild_state(self._terraform, self._provider, pool, init=self._init, at=at, say=self._say)
+            await rebuild_state(self._terraform, self._provider, pool, init=self._init, at=at, say=self._report.say)
             return
+        has_unfinished = self._run.attempt > 1 or self._terraform.has_unfinished
         await self._init()
-        await self._apply(await self._terraform.list_vms())
+        before = await self._recognise(await self._terraform.list_vms())
+        if has_unfinished and self._run.kind is OperationKind.LAUNCH:
+            before = await self._take_stock(before)
+        await self._carry_through(before)
 
     async def _init(self) -> None:
         async with self._worker.installing:
             await self._terraform.init()
 
-    async def _apply(self, before: Mapping[str, bool]) -> None:
+    async def _take_stock(self, before: Mapping[str, bool]) -> Mapping[str, bool]:
+        """Finds what a run that was killed has made without writing it down: the next plan takes it into the state."""
+        self._unrecorded = await find_unrecorded(self._provider, self._run.pool, self._run.targets)
+        if self._unrecorded.ids:
+            names = ", ".join(sorted(self._unrecorded.ids))
+            self._report.say(
+                "warn", f"a run that was killed made this without writing it down; it is taken over: {names}"
+            )
+        return {**before, **dict.fromkeys(self._unrecorded.hostnames, True)}
+
+    async def _carry_through(self, before: Mapping[str, bool]) -> None:
+        """Plans and applies, again for as long as VMs that found no room have another place to try."""
+        to_make = [vm.hostname for vm in self._run.vms if self._shall_be_made(vm, before)]
+        places = Places(self._provider, await self._provider.list_places(self._run.pool) if to_make else [], to_make)
+        while True:
+            self._report.failures.clear()
+            try:
+                await self._apply(before, places.now)
+            except TerraformFailed as exc:
+                moves = {} if self._cancel.is_set() else places.find_next(self._report.failures)
+                if not moves and places.is_full(self._report.failures):
+                    raise NoRoom(f"{self._provider.explain(exc.message)} Tried: {places.name_tried()}.") from exc
+                if not moves:
+                    raise
+            else:
+                return
+            self._report.say_of_each("warn", moves)
+            # Terraform takes over before it makes.
+            self._unrecorded = Imports({})
+            before = await self._recognise(await self._terraform.list_vms())
+
+    async def _apply(self, before: Mapping[str, bool], places: Mapping[str, Place]) -> None:
         run, is_launch = self._run, self._run.kind is OperationKind.LAUNCH
-        before = await self._recognise(before)
         wanted = [vm for vm in run.vms if self._shall_exist(vm, before)]
-        to_make = [vm.id for vm in wanted if not before.get(vm.hostname, False)]
+        to_make = [vm.id for vm in wanted if self._shall_be_made(vm, before)]
         actor = Actor.operation(run.operation_id)
         tokens = await self._until_answered(lambda: create_vm_enrolments(self._db, to_make, actor=actor))
+        await self._until_answered(lambda: runs.record_places(self._db, run.operation_id, places))
         self._terraform.redact = tuple(tokens.values())
-        inputs = self._provider.write_inputs(
-            self._terraform.directory, run.pool, [ProviderVm(vm.hostname, tokens.get(vm.id)) for vm in wanted]
-        )
+        vms = [ProviderVm(vm.hostname, tokens.get(vm.id), places.get(vm.hostname, vm.place)) for vm in wanted]
+        inputs = self._provider.write_inputs(self._terraform.directory, run.pool, vms)
         self._terraform.environment = {**self._provider.environment, **inputs.environment}
         parallelism = self._worker.parallelism or inputs.parallelism
-        plan = await self._terraform.plan(inputs.tfvars, parallelism=parallelism, refresh=inputs.refresh)
+        tfvars = {**inputs.tfvars, **self._unrecorded.tfvars}
+        with importing(self._terraform.directory, self._unrecorded.ids):
+            plan = await self._terraform.plan(tfvars, parallelism=parallelism, refresh=inputs.refresh)
         verdict = check_plan(plan, destroying=frozenset() if is_launch else run.targets, living=run.living)
         if not verdict.is_allowed:
             raise PlanRefused("The plan was refused: " + "; ".join(verdict.refusals) + ".")
         half_made = [name for name in verdict.replaced if name not in run.targets]
         if half_made:
-            self._say("warn", f"half-made machines are made anew: {', '.join(half_made)}")
+            self._report.say("warn", f"half-made machines are made anew: {', '.join(half_made)}")
             if is_launch:
                 await self._until_answered(lambda: runs.take_in(self._db, run.operation_id, half_made))
         await self._terraform.apply(parallelism=parallelism)
+
+    def _shall_be_made(self, vm: RunVm, before: Mapping[str, bool]) -> bool:
+        return self._shall_exist(vm, before) and not before.get(vm.hostname, False)
 
     def _shall_exist(self, vm: RunVm, before: Mapping[str, bool]) -> bool:
         if vm.is_target:
@@ -179,7 +224,7 @@ class _Execution:
             return state
         living = half_made & await self._until_answered(lambda: runs.list_living(self._db, self._run.operation_id))
         for name in sorted(living):
-            self._say("info", f"{name} has reported: it is made, though Terraform was kept from finishing it")
+            self._report.say("info", f"{name} has reported: it is made, though Terraform was kept from finishing it")
             await self._terraform.count_as_whole(name)
         return {**state, **dict.fromkeys(living, True)}
 
@@ -195,7 +240,8 @@ class _Execution:
             await self._remove_rest(outcome, state)
         except LabLinkError as exc:
             # Who can tell what is left? Only what Terraform itself reported as gone counts as gone.
-            outcome.status, outcome.reason = OperationStatus.FAILED, f"{exc.message} {outcome.reason or ''}".strip()
+            reasons = dict.fromkeys((exc.message, outcome.reason or ""))
+            outcome.status, outcome.reason = OperationStatus.FAILED, " ".join(reasons).strip()
         return outcome
 
     async def _remove_rest(self, outcome: Outcome, state: Mapping[str, bool]) -> None:
@@ -228,43 +274,6 @@ class _Execution:
             existing=outcome.existing,
             removed=outcome.removed,
         )
-
-    def _note(self, line: OutputLine) -> None:
-        self._lines.append(LogLine(line.at, line.level, line.message))
-        if line.hostname and line.state and line.action in {None, "create", "delete"}:
-            is_done = line.state is ProgressState.DONE
-            # Of a replacement the deletion is only the first half.
-            wanted = "create" if self._run.kind is OperationKind.LAUNCH else "delete"
-            state = line.state if line.action == wanted or not is_done else ProgressState.RUNNING
-            detail = line.message if state is ProgressState.FAILED else None
-            self._progress[line.hostname] = Progress(state, detail, line.elapsed_s)
-        elif line.hostname and line.is_error:
-            self._progress[line.hostname] = Progress(ProgressState.FAILED, line.message[:500], line.elapsed_s)
-
-    def _say(self, level: str, message: str) -> None:
-        self._lines.append(LogLine(self._db.now(), level, message))
-
-    async def _report_on(self) -> None:
-        while True:
-            await asyncio.sleep(REPORT_S)
-            with contextlib.suppress(Unavailable, LeaseLost):
-                await self._flush()
-
-    async def _flush(self) -> None:
-        """Writes what was said since; what cannot be written now stays for the next time."""
-        lines, self._lines = self._lines, []
-        progress, self._progress = self._progress, {}
-        try:
-            await runs.record_log(self._db, self._run.operation_id, lines)
-            lines = []
-            if progress:
-                await runs.record_progress(
-                    self._db, self._run.operation_id, owner=self._worker.owner, progress=progress
-                )
-        except BaseException:
-            self._lines = lines + self._lines
-            self._progress = progress | self._progress
-            raise
 
     async def _keep_lease(self) -> None:
         while True:

@@ -37,23 +37,34 @@ class TerraformMissing(LabLinkError):
     code = "terraform_missing"
 
 
-async def ensure_terraform(home: Path, *, download: bool, releases: str = RELEASES, path: str | None = None) -> Path:
-    """The Terraform to run, fetched into ``home`` if need be. ``path`` stands in for the PATH in tests.
+async def ensure_terraform(
+    home: Path,
+    *,
+    download: bool,
+    oldest: tuple[int, int] = OLDEST,
+    releases: str = RELEASES,
+    path: str | None = None,
+) -> Path:
+    """The Terraform to run, ``oldest`` or newer, fetched into ``home`` if need be. ``path`` stands in for the PATH.
 
     Raises:
         TerraformMissing: none is there and none could be fetched.
     """
-    return await asyncio.to_thread(_ensure, home, download, releases, path)
+    return await asyncio.to_thread(_ensure, home, download, oldest, releases, path)
 
 
-def _ensure(home: Path, download: bool, releases: str, path: str | None) -> Path:  # noqa: FBT001 - private
+def _ensure(home: Path, download: bool, oldest: tuple[int, int], releases: str, path: str | None) -> Path:  # noqa: FBT001 - private
     installed = shutil.which("terraform", path=path)
-    if installed and _version(Path(installed)) >= OLDEST:
+    if installed and _version(Path(installed)) >= oldest:
         return Path(installed)
     fetched = home / "terraform" / TERRAFORM_VERSION / "terraform"
     if fetched.exists():
         return fetched
-    lack = f"{installed} is not Terraform 1.9 or newer" if installed else "There is no Terraform on the PATH"
+    lack = (
+        f"{installed} is not Terraform {oldest[0]}.{oldest[1]} or newer"
+        if installed
+        else "There is no Terraform on the PATH"
+    )
     if not download:
         raise TerraformMissing(f"{lack}, and terraform.download is false. {_HINT}")
     _fetch(fetched, releases, lack)

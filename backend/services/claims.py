@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.db.engine import Database
-from backend.errors import Conflict, Forbidden, NotFound, SeatExists, Unauthenticated, Unavailable
+from backend.db.engine import Database, driver_connection
+from backend.errors import Conflict, Forbidden, InvalidInput, NotFound, SeatExists, Unauthenticated, Unavailable
 from backend.models import Claim, Pool, SeatLink, Vm
 from backend.services.actor import Actor
 from backend.services.admission import NO_PROOF, Admitted, Proof, admit
 from backend.services.codes import SEAT_KEY, new_code, show_code
+from backend.services.emails import check_email
 from backend.services.guesses import counting_guesses
 from backend.services.holders import Holder, lock_held
 from backend.services.join_codes import count_use
 from backend.services.moves import record_event
 from backend.services.pools import check_open, get_pool_row
 from backend.services.seat_browsers import add_browser, is_open_in
-from backend.services.sessions import find_free_vm, is_anyone_waiting, list_held, lock_claim, seat, serve_line, vacate
+from backend.services.seating import Asked, Place, take_place
+from backend.services.sessions import list_held, lock_claim, serve_line, vacate
 from backend.services.tokens import hash_token, new_token
 from backend.services.views import ClaimView
-from backend.states import OPEN_CLAIM, ClaimStatus, CrdStatus, VmStatus
+from backend.states import OPEN_CLAIM, Access, ClaimStatus, CrdStatus, VmStatus
 
 SEAT_LINK_S = 24 * 3600
 
@@ -65,20 +66,22 @@ async def request_claim(
         SeatExists: the e-mail holds a seat in this pool that whoever asks did not prove to be theirs.
         Throttled: too many wrong guesses from this address.
     """
-    browser = _Browser(owner_hash, address, user_agent)
-    idempotency_hash = hash_token(idempotency_key) if idempotency_key else None
-    async with counting_guesses(db, address), db.transaction() as session:
-        pool = await get_pool_row(session, pool_name)
-        check_open(pool)
-        claim, key = await _find_or_make(session, db, pool, email, browser, idempotency_hash, proof)
-        result = ClaimResult(
-            claim=await view_claim(session, claim, pool),
-            created=key is not None,
-            position=await _find_position(session, claim),
-            link=_add_link(session, db, claim.id) if owner_hash is None else None,
-            seat_key=key,
+    key, link = new_code(SEAT_KEY), new_token() if owner_hash is None else None
+    asked = Asked(
+        key_hash=hash_token(key),
+        owner_hash=owner_hash,
+        idempotency_hash=hash_token(idempotency_key) if idempotency_key else None,
+        link_hash=hash_token(link) if link else None,
+        link_expires_at=db.now() + timedelta(seconds=SEAT_LINK_S),
+        address=address,
+        user_agent=user_agent,
+    )
+    async with counting_guesses(db, address):
+        claim, position, created = await _take_at_once(db, pool_name, email, asked) or await _take(
+            db, pool_name, email, asked, proof
         )
-    return await _look_again(db, result) if result.created and result.position is not None else result
+    result = ClaimResult(claim, created, position, link, show_code(key) if created else None)
+    return await _look_again(db, result) if created and position is not None else result
 
 
 async def serve_waiting(db: Database, pool_id: int) -> int:
@@ -209,58 +212,65 @@ def record_opened(session: AsyncSession, db: Database, claim: Claim, how: str, *
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Browser:
-    owner_hash: bytes | None
-    address: str | None
-    user_agent: str | None
+_Taken = tuple[ClaimView, int | None, bool]
 
 
-async def _find_or_make(
-    session: AsyncSession,
-    db: Database,
-    pool: Pool,
-    email: str | None,
-    browser: _Browser,
-    idempotency_hash: bytes | None,
-    proof: Proof,
-) -> tuple[Claim, str | None]:
-    """The open claim that whoever asks holds already, or else a fresh one and its seat key."""
-    mine = await _find_own(session, pool.id, email, browser.owner_hash, idempotency_hash)
-    if mine is not None:
-        return mine, None
+async def _take_at_once(db: Database, pool_name: str, email: str | None, asked: Asked) -> _Taken | None:
+    """A fresh claim in a pool that asks for nothing but an e-mail, as most do. None: this needs a closer look."""
     try:
-        admitted = await admit(session, db, pool, email, proof)
-    except Forbidden:
-        # The last use of a code may have been this very browser's other click, a moment ago.
-        mine = await _find_own(session, pool.id, email, browser.owner_hash, idempotency_hash)
+        admitted = Admitted(check_email(email or ""))
+    except InvalidInput:
+        return None
+    at = db.now()
+    async with db.express() as connection:
+        place = await take_place(connection, pool_name, Access.OPEN, admitted, asked, at=at)
+    return (_view_place(place, pool_name, admitted, at), place.position, True) if place else None
+
+
+async def _take(db: Database, pool_name: str, email: str | None, asked: Asked, proof: Proof) -> _Taken:
+    """The open claim that whoever asks holds already, or else a fresh one; or why there is neither."""
+    async with db.transaction() as session:
+        pool = await get_pool_row(session, pool_name)
+        check_open(pool)
+        mine = await _find_own(session, pool.id, email, asked)
         if mine is None:
-            raise
-        return mine, None
-    key = new_code(SEAT_KEY)
-    claim = await _insert_waiting(session, db, pool.id, admitted, browser.owner_hash, idempotency_hash, hash_token(key))
-    if claim is None:
-        mine = await _find_own(session, pool.id, admitted.email, browser.owner_hash, idempotency_hash)
-        return mine or await _open_for_person(session, db, pool, admitted, browser), None
-    await _take_place(session, db, pool, claim, browser)
-    if admitted.code_id is not None:
-        await count_use(session, admitted.code_id)
-    return claim, show_code(key)
+            try:
+                admitted = await admit(session, db, pool, email, proof)
+            except Forbidden:
+                # The last use of a code may have been this very browser's other click, a moment ago.
+                mine = await _find_own(session, pool.id, email, asked)
+                if mine is None:
+                    raise
+            else:
+                at, connection = db.now(), await driver_connection(session)
+                place = await take_place(connection, pool_name, Access(pool.access), admitted, asked, at=at)
+                if place is not None:
+                    if admitted.code_id is not None:
+                        await count_use(session, admitted.code_id)
+                    return _view_place(place, pool_name, admitted, at), place.position, True
+                mine = await _find_own(session, pool.id, admitted.email, asked)
+                mine = mine or await _open_for_person(session, db, pool, admitted, asked)
+        if asked.link_hash is not None:
+            session.add(SeatLink(claim_id=mine.id, token_hash=asked.link_hash, expires_at=asked.link_expires_at))
+        return await view_claim(session, mine, pool), await _find_position(session, mine), False
 
 
-async def _take_place(session: AsyncSession, db: Database, pool: Pool, claim: Claim, browser: _Browser) -> None:
-    """Seats a fresh claim, or leaves it in line."""
-    actor = Actor.researcher(claim.email, browser.address)
-    if browser.owner_hash is not None:
-        await add_browser(
-            session, db, claim, browser.owner_hash, address=browser.address, user_agent=browser.user_agent
-        )
-    vm = None if await is_anyone_waiting(session, pool.id, claim.id) else await find_free_vm(session, pool.id)
-    if vm is not None:
-        await seat(session, claim, vm, actor=actor, at=db.now())
-        return
-    message = f"{claim.email} stands in line for {pool.name}"
-    record_event(session, "claim.waiting", message, actor=actor, at=db.now(), pool_id=pool.id, claim_id=claim.id)
+def _view_place(place: Place, pool_name: str, admitted: Admitted, at: datetime) -> ClaimView:
+    return ClaimView(
+        id=place.claim_id,
+        pool_id=place.pool_id,
+        pool=pool_name,
+        email=admitted.email,
+        status=ClaimStatus.WAITING if place.vm_id is None else ClaimStatus.PREPARING,
+        reason=None,
+        vm_id=place.vm_id,
+        hostname=place.hostname,
+        created_at=at,
+        status_changed_at=at,
+        ended_at=None,
+        ends_at=place.ends_at,
+        last_active_at=None if place.vm_id is None else at,
+    )
 
 
 async def _look_again(db: Database, result: ClaimResult) -> ClaimResult:
@@ -285,67 +295,30 @@ async def _find_position(session: AsyncSession, claim: Claim) -> int | None:
     )
 
 
-def _add_link(session: AsyncSession, db: Database, claim_id: int) -> str:
-    """A fresh secret that opens this seat in a browser once, within a day."""
-    token = new_token()
-    expires_at = db.now() + timedelta(seconds=SEAT_LINK_S)
-    session.add(SeatLink(claim_id=claim_id, token_hash=hash_token(token), expires_at=expires_at))
-    return token
-
-
-async def _insert_waiting(
-    session: AsyncSession,
-    db: Database,
-    pool_id: int,
-    admitted: Admitted,
-    owner_hash: bytes | None,
-    idempotency_hash: bytes | None,
-    key_hash: bytes,
-) -> Claim | None:
-    row = insert(Claim).values(
-        pool_id=pool_id,
-        email=admitted.email,
-        person=admitted.person,
-        owner_hash=owner_hash,
-        idempotency_hash=idempotency_hash,
-        key_hash=key_hash,
-        status=ClaimStatus.WAITING,
-        status_changed_at=db.now(),
-        created_at=db.now(),
-    )
-    return await session.scalar(row.on_conflict_do_nothing().returning(Claim))
-
-
-async def _find_own(
-    session: AsyncSession, pool_id: int, email: str | None, owner_hash: bytes | None, idempotency_hash: bytes | None
-) -> Claim | None:
+async def _find_own(session: AsyncSession, pool_id: int, email: str | None, asked: Asked) -> Claim | None:
     is_open = (Claim.pool_id == pool_id, Claim.status.in_(OPEN_CLAIM))
-    if owner_hash is not None:
-        mine = await session.scalar(select(Claim).where(*is_open, is_open_in(owner_hash)))
+    if asked.owner_hash is not None:
+        mine = await session.scalar(select(Claim).where(*is_open, is_open_in(asked.owner_hash)))
         if mine is not None:
             return mine
-    if idempotency_hash is not None and email is not None:
-        mine = await session.scalar(select(Claim).where(*is_open, Claim.idempotency_hash == idempotency_hash))
+    if asked.idempotency_hash is not None and email is not None:
+        mine = await session.scalar(select(Claim).where(*is_open, Claim.idempotency_hash == asked.idempotency_hash))
         if mine is not None and mine.email.lower() == email.strip().lower():
             return mine
     return None
 
 
-async def _open_for_person(
-    session: AsyncSession, db: Database, pool: Pool, admitted: Admitted, browser: _Browser
-) -> Claim:
+async def _open_for_person(session: AsyncSession, db: Database, pool: Pool, admitted: Admitted, asked: Asked) -> Claim:
     """The seat of a proven person, opened in one more browser; of an e-mail that proves nothing, a refusal."""
     is_theirs = (Claim.pool_id == pool.id, Claim.status.in_(OPEN_CLAIM), Claim.person == admitted.person)
     found = await session.scalar(select(Claim.id).where(*is_theirs)) if admitted.person else None
     claim = await lock_claim(session, found) if found else None
     if claim is None or claim.status not in OPEN_CLAIM:
         raise SeatExists
-    if browser.owner_hash is not None:
-        await add_browser(
-            session, db, claim, browser.owner_hash, address=browser.address, user_agent=browser.user_agent
-        )
+    if asked.owner_hash is not None:
+        await add_browser(session, db, claim, asked.owner_hash, address=asked.address, user_agent=asked.user_agent)
     how = "personal link" if admitted.person and admitted.person.startswith("roster:") else "sign-in"
-    record_opened(session, db, claim, f"by their {how}", address=browser.address)
+    record_opened(session, db, claim, f"by their {how}", address=asked.address)
     return claim
 
 

@@ -21,6 +21,8 @@ from backend.states import Health, Phase, VmStatus
 
 # facts["failed_by"] of a VM that a rule took out and that may come back by itself when its agent says all is well.
 SELF_HEALING = frozenset({"silence", "boot_deadline", "health"})
+# facts["interruption_at"] of a VM that the cloud has said it will take away: when, as ISO 8601.
+INTERRUPTION = "interruption_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class HeartbeatReport:
     cpu_pct: float
     memory_pct: float
     disk_free_pct: float
+    interruption_at: datetime | None = None
 
 
 async def record_heartbeats(db: Database, reports: Sequence[HeartbeatReport]) -> None:
@@ -110,8 +113,21 @@ async def _apply(session: AsyncSession, db: Database, vm: Vm, report: HeartbeatR
             why = f": {'; '.join(report.reasons)}" if report.reasons else ""
             _note(session, vm, f"vm.{report.health}", f"{vm.hostname} is {report.health}{why}", actor, at)
         vm.health, vm.health_reasons = report.health, list(report.reasons)
+    _note_interruption(session, vm, report, actor, at)
     vm.boot_id, vm.updated_at = report.boot_id, at
     return await _move_by_health(session, vm, report, actor, at, is_clean=is_clean)
+
+
+def _note_interruption(session: AsyncSession, vm: Vm, report: HeartbeatReport, actor: Actor, at: datetime) -> None:
+    ends_at = report.interruption_at
+    told = ends_at.isoformat() if ends_at else None
+    if vm.facts.get(INTERRUPTION) == told:
+        return
+    others = {key: value for key, value in vm.facts.items() if key != INTERRUPTION}
+    vm.facts = others | ({INTERRUPTION: told} if told else {})
+    if ends_at:
+        message = f"The cloud takes {vm.hostname} away at {ends_at:%H:%M:%S} UTC"
+        _note(session, vm, "vm.interruption", message, actor, at)
 
 
 async def _move_by_health(
@@ -155,6 +171,7 @@ def _row(report: HeartbeatReport) -> Mapping[str, Any]:
         "cpu_pct": report.cpu_pct,
         "memory_pct": report.memory_pct,
         "disk_free_pct": report.disk_free_pct,
+        "interruption_at": report.interruption_at.isoformat() if report.interruption_at else None,
         "gpu_pct": _mean(gpus, "utilisation_pct"),
         "gpu_memory_pct": _memory_pct(gpus),
         "gpu_temperature_c": max(
@@ -177,7 +194,7 @@ def _memory_pct(gpus: Sequence[dict[str, Any]]) -> float | None:
 _REPORTS = """jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
     vm_id int, enrolment_id bigint, at timestamptz, boot_id text, phase text, health text, reasons jsonb, gpus jsonb,
     cpu_pct float8, memory_pct float8, disk_free_pct float8, gpu_pct float8, gpu_memory_pct float8,
-    gpu_temperature_c float8)"""
+    gpu_temperature_c float8, interruption_at text)"""
 
 _STORE_LATEST = text(f"""
 INSERT INTO latest_heartbeats AS l
@@ -203,6 +220,7 @@ WHERE v.status <> 'destroyed' AND (
     OR v.boot_id IS DISTINCT FROM r.boot_id
     OR v.health IS DISTINCT FROM r.health
     OR v.health_reasons <> r.reasons
+    OR v.facts ->> 'interruption_at' IS DISTINCT FROM r.interruption_at
     OR (v.status = 'booting' AND r.phase = 'ready')
     OR (v.status = 'available' AND r.health = 'unhealthy')
     OR (v.status = 'failed' AND r.phase = 'ready' AND v.facts ->> 'failed_by' = ANY(:healing))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Select, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,6 +28,8 @@ from backend.states import OperationKind, OperationStatus, Origin, ProgressState
 
 LEASE_S = 15
 MAX_ATTEMPTS = 3
+# facts["place"] of a VM: where and as what its provider made it, or tried to last.
+PLACE = "place"
 _GIVEN_UP = f"given up after {MAX_ATTEMPTS} attempts that each ended with the death of the server or worker"
 
 
@@ -38,12 +41,13 @@ class LeaseLost(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class RunVm:
-    """A VM of the pool that Terraform owns. ``is_living``: it has sent a heartbeat, once."""
+    """A VM of the pool that Terraform owns. ``is_living``: it has sent a heartbeat, once; ``place``: where it is."""
 
     id: int
     hostname: str
     is_living: bool
     is_target: bool
+    place: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,15 @@ async def record_progress(db: Database, operation_id: int, *, owner: str, progre
                 await _settle(session, db, operation, vm, is_made=operation.kind == OperationKind.LAUNCH)
 
 
+async def record_places(db: Database, operation_id: int, places: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes down where each of these VMs is about to be made, by hostname."""
+    if not places:
+        return
+    async with db.transaction() as session:
+        for vm, _ in await _lock_targets(session, operation_id, places):
+            vm.facts = {**vm.facts, PLACE: dict(places[vm.hostname])}
+
+
 async def take_in(db: Database, operation_id: int, hostnames: Collection[str]) -> None:
     """Makes half-made VMs of earlier runs part of this launch, since its plan replaces them."""
     actor = Actor.operation(operation_id)
@@ -239,7 +252,10 @@ async def _run_of(session: AsyncSession, operation: Operation) -> Run:
         kind=OperationKind(operation.kind),
         attempt=operation.attempt,
         pool=view_of(pool),
-        vms=tuple(RunVm(vm.id, vm.hostname, vm.first_heartbeat_at is not None, vm.id in targets) for vm in vms),
+        vms=tuple(
+            RunVm(vm.id, vm.hostname, vm.first_heartbeat_at is not None, vm.id in targets, vm.facts.get(PLACE))
+            for vm in vms
+        ),
     )
 
 

@@ -7,7 +7,8 @@ from backend.errors import Conflict
 from backend.models import Pool
 from backend.services.claims import view_claim
 from backend.services.holders import Holder, actor_of, lock_held
-from backend.services.sessions import find_free_vm, move_seat
+from backend.services.seating import find_free_vm
+from backend.services.sessions import move_seat
 from backend.services.views import ClaimView
 from backend.states import HOLDING_CLAIM
 

@@ -13,49 +13,20 @@ from sqlalchemy import exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from backend.models import Claim, Command, Pool, Terminal, Vm
+from backend.models import Claim, Command, Terminal, Vm
 from backend.services.actor import Actor
 from backend.services.crd_results import conclude_crd
 from backend.services.enrolments import revoke_agents
 from backend.services.moves import move_claim, move_vm, record_event
+from backend.services.seating import PREPARE_DEADLINE_S, seat_next
 from backend.services.terminal_ends import end_terminals, end_terminals_of_claim
-from backend.states import HOLDING_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, Health, VmStatus
+from backend.states import HOLDING_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, VmStatus
 
 # facts[…] of a VM that leaves its pool's offer when its seat has ended: who said so.
 DRAINED_BY = "drained_by"
-PREPARE_DEADLINE_S = 120
 END_DEADLINE_S = 300
 # First key of the two-key advisory lock that serialises the line of one pool.
 LINE_LOCK = 7_426_002
-
-
-async def find_free_vm(session: AsyncSession, pool_id: int) -> Vm | None:
-    """The healthiest free VM of the pool, locked; VMs that other claims are taking right now are stepped over."""
-    return await session.scalar(
-        select(Vm)
-        .where(
-            Vm.pool_id == pool_id,
-            Vm.status == VmStatus.AVAILABLE,
-            Vm.unreachable_since.is_(None),
-            Vm.health != Health.UNHEALTHY,
-        )
-        # 'healthy' sorts after 'degraded'.
-        .order_by(Vm.health.desc(), Vm.status_changed_at, Vm.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-
-
-async def seat(session: AsyncSession, claim: Claim, vm: Vm, *, actor: Actor, at: datetime) -> None:
-    """Gives a locked free VM to a locked waiting claim and tells the VM's agent. The seat's time begins."""
-    pool = await session.get_one(Pool, claim.pool_id)
-    duration_s = pool.claim_duration_s
-    claim.vm_id, claim.last_active_at, claim.warned_at = vm.id, at, None
-    claim.ends_at = at + timedelta(seconds=duration_s) if duration_s is not None else None
-    vm.email = claim.email
-    move_vm(session, vm, VmStatus.IN_USE, actor=actor, at=at, claim_id=claim.id)
-    move_claim(session, claim, ClaimStatus.PREPARING, actor=actor, at=at)
-    session.add(_command(vm.id, claim.id, CommandKind.PREPARE_SESSION, at, PREPARE_DEADLINE_S))
 
 
 async def serve_line(session: AsyncSession, pool_id: int, *, at: datetime) -> int:
@@ -64,28 +35,10 @@ async def serve_line(session: AsyncSession, pool_id: int, *, at: datetime) -> in
     The line of a pool is served by one transaction at a time, so that nobody is let in past somebody else.
     """
     await session.execute(text("SELECT pg_advisory_xact_lock(:space, :pool)"), {"space": LINE_LOCK, "pool": pool_id})
-    waiting = (
-        select(Claim)
-        .where(Claim.pool_id == pool_id, Claim.status == ClaimStatus.WAITING)
-        .order_by(Claim.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
     served = 0
-    while (claim := await session.scalar(waiting)) is not None:
-        vm = await find_free_vm(session, pool_id)
-        if vm is None:
-            break
-        await seat(session, claim, vm, actor=Actor.rule("line"), at=at)
-        await session.flush()
+    while await seat_next(session, pool_id, at=at):
         served += 1
     return served
-
-
-async def is_anyone_waiting(session: AsyncSession, pool_id: int, before_id: int) -> bool:
-    """Whether somebody stands in line before this claim."""
-    ahead = select(Claim.id).where(Claim.pool_id == pool_id, Claim.status == ClaimStatus.WAITING, Claim.id < before_id)
-    return bool(await session.scalar(select(exists(ahead))))
 
 
 async def lock_claim(session: AsyncSession, claim_id: int) -> Claim | None:

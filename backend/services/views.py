@@ -51,7 +51,8 @@ class PoolView:
 class VmView:
     """A VM as people see it. ``actions`` are the verbs allowed now; percentages run from 0 to 100.
 
-    ``isolation`` says what keeps its terminals apart from the rest of it, once its agent has told.
+    ``isolation`` says what keeps its terminals apart from the rest of it, once its agent has told; ``interruption_at``
+    when the cloud takes it away, if it has said so.
     """
 
     id: int
@@ -78,6 +79,7 @@ class VmView:
     status_changed_at: datetime
     price_per_hour: float
     actions: tuple[str, ...]
+    interruption_at: datetime | None = None
     is_draining: bool = False
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Select, select
@@ -15,6 +15,7 @@ from backend.errors import Conflict, NotFound
 from backend.models import LatestHeartbeat, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.commands import add_command, cancel_open_commands
+from backend.services.heartbeats import INTERRUPTION
 from backend.services.moves import move_vm, record_event
 from backend.services.sessions import DRAINED_BY, renew_end_session
 from backend.services.views import VmView
@@ -263,5 +264,6 @@ def _view_of(vm: Vm, pool: Pool, beat: LatestHeartbeat | None) -> VmView:
         status_changed_at=vm.status_changed_at,
         price_per_hour=float(vm.price_per_hour),
         actions=allowed_actions(status, unreachable=vm.unreachable_since is not None),
+        interruption_at=datetime.fromisoformat(vm.facts[INTERRUPTION]) if INTERRUPTION in vm.facts else None,
         is_draining=DRAINED_BY in vm.facts,
     )

@@ -7,6 +7,7 @@ import contextlib
 import sys
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -33,7 +34,8 @@ def main(port: int) -> None:
     config = uvicorn.Config(
         app, port=port, log_config=None, access_log=False, ws="websockets-sansio", ws_per_message_deflate=False
     )
-    asyncio.run(uvicorn.Server(config).serve())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(uvicorn.Server(config).serve())
 
 
 if __name__ == "__main__":

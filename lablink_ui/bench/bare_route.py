@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 from pydantic import BaseModel
 
@@ -42,7 +43,8 @@ def main(port: int) -> None:
     """Serves until it is told to stop."""
     # As lablink_ui.main does, for the comparison's sake.
     config = uvicorn.Config(app, port=port, log_config=None, access_log=False, ws="websockets-sansio")
-    asyncio.run(uvicorn.Server(config).serve())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(uvicorn.Server(config).serve())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ const bytes = new TextEncoder();
 export default {
   props: { base: String, claim: Number, testid: String, hostname: String, watch: Boolean, resourcePath: String },
   template: `
-  <div class="terminals" :class="{ empty: !tabs.length, watch }">
+  <div class="terminals" :class="{ without: !tabs.length, watch }">
     <div class="terminal-tools">
       <div role="tablist" aria-label="Terminals" class="terminal-tabs" @keydown="walk">
         <button v-for="(t, i) in tabs" :key="t.id" type="button" role="tab" :id="'terminal-tab-' + t.id" :data-testid="'terminal-tab-' + (i + 1)"

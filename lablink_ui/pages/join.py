@@ -60,7 +60,7 @@ async def _ask_for_proof(house: House, pool: str, entrance: Entrance) -> None:
     elif entrance.refusal:
         title, words = "Not for your account", entrance.refusal
     else:
-        title, words = "Sign in first", f"{pool} is for members of your organisation."
+        title, words = "Sign in first", f"Workshop {pool} is for members of your organisation."
     with public_frame(title) as frame:
         frame.subtitle.say(words)
         if entrance.access is Access.OIDC:

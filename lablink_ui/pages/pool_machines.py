@@ -70,7 +70,7 @@ class OwnMachinesPart:
         async def make() -> str:
             actor, house = await self._visit.actor(Role.ADMIN), self._visit.house
             tokens = await create_enrolments(house.db, self._pool.name, int(number.number()), actor=actor)
-            lines = "\n".join(join_line(house.settings.public_url, token) for token in tokens)
+            lines = "\n\n".join(join_line(house.settings.public_url, token) for token in tokens)
             shown.say(lines)
             copy.hold(lines)
             made.set_visibility(True)

@@ -6,6 +6,7 @@ from fastapi import Request
 from nicegui import ui
 
 from backend.api.auth import get_address, get_house
+from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.claims import get_position, list_claims, release_own_claim
 from backend.services.views import ClaimView, PoolView, VmView
@@ -37,61 +38,68 @@ async def seat(request: Request) -> None:
     house, owner_hash = get_house(request), request.state.owner_hash
     claims = await list_claims(house.db, owner_hash=owner_hash)
     if not claims:
-        was_signed_out = "signed-out" in request.query_params
-        with public_frame("Signed out" if was_signed_out else "No seat here yet") as frame:
-            frame.subtitle.say(_SIGNED_OUT if was_signed_out else _NO_SEAT)
-            draw_key_form()
-            link_button("Enter a join code", "/", classes="big")
-            await follow(house, frame)
+        await _say_none(house, was_signed_out="signed-out" in request.query_params)
         return
     claim = next((each for each in claims if each.status in OPEN_CLAIM), claims[0])
     position = await get_position(house.db, claim.id)
     with public_frame("Your seat", wide=True) as frame:
-        page = _SeatPage(frame, claim)
-        visit = SeatVisit(house, frame, claim, owner_hash, get_address(request))
-        cards = [draw(visit) for draw in CARDS]
+        page = _SeatPage(SeatVisit(house, frame, claim, owner_hash, get_address(request)), position)
+        await follow(house, frame, start=page.show, on_changes=page.show)
 
-        async def release() -> None:
-            title, words = "Give back your seat?", _GIVE_BACK
-            verb = "Give it back"
-            if claim_now().status is ClaimStatus.WAITING:
-                title, words, verb = "Leave the line?", "You lose your place in it.", "Leave the line"
-            if await frame.ask.ask(title, words, verb=verb):
-                await attempt(do_release)
 
-        async def do_release() -> str:
-            await release_own_claim(house.db, claim.id, owner_hash=owner_hash, address=get_address(request))
-            return _SENTENCES[ClaimStatus.RELEASED]
-
-        async def read() -> None:
-            nonlocal claim
-            claim = (await list_claims(house.db, ids=[claim.id]))[0]
-            pool = house.live.snapshot.pools.get(claim.pool_id)
-            page.show(claim, None, None, pool)
-            for card in cards:
-                card.show(SeatNow(claim, pool, None))
-
-        def claim_now() -> ClaimView:
-            return house.live.snapshot.claims.get(claim.id, claim)
-
-        page.give_back.on("click", lambda _: release())
-        reader = Reader(read)
-
-        def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
-            now = snapshot.claims.get(claim.id)
-            if now is None:
-                reader.ask()
-                return
-            vm, pool = snapshot.vms.get(now.vm_id or 0), snapshot.pools.get(now.pool_id)
-            page.show(now, snapshot.positions.get(claim.id), vm, pool)
-            for card in cards:
-                card.show(SeatNow(now, pool, vm, changes))
-
-        page.show(claim, position, None, house.live.snapshot.pools.get(claim.pool_id))
-        await follow(house, frame, start=show, on_changes=show)
+async def _say_none(house: House, *, was_signed_out: bool) -> None:
+    with public_frame("Signed out" if was_signed_out else "No seat here yet") as frame:
+        frame.subtitle.say(_SIGNED_OUT if was_signed_out else _NO_SEAT)
+        draw_key_form()
+        link_button("Enter a join code", "/", classes="big")
+        await follow(house, frame)
 
 
 class _SeatPage:
+    """The seat's own card and those of its sides; what they show, and how it is given back."""
+
+    def __init__(self, visit: SeatVisit, position: int | None) -> None:
+        self._visit, self._claim = visit, visit.claim
+        self._top = _ClaimCard(visit.frame, visit.claim)
+        self._cards = [draw(visit) for draw in CARDS]
+        self._top.give_back.on("click", lambda _: self._ask())
+        self._reader = Reader(self._read)
+        self._top.show(visit.claim, position, None, visit.house.live.snapshot.pools.get(visit.claim.pool_id))
+
+    def show(self, snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
+        """Shows the seat as it is now; one that has ended stands in no snapshot."""
+        claim = snapshot.claims.get(self._claim.id)
+        if claim is None:
+            self._reader.ask()
+            return
+        now = SeatNow(claim, snapshot.pools.get(claim.pool_id), snapshot.vms.get(claim.vm_id or 0), changes)
+        self._show(now, snapshot.positions.get(claim.id))
+
+    def _show(self, now: SeatNow, position: int | None) -> None:
+        self._claim = now.claim
+        self._top.show(now.claim, position, now.vm, now.pool)
+        for card in self._cards:
+            card.show(now)
+
+    async def _read(self) -> None:
+        house = self._visit.house
+        (claim,) = await list_claims(house.db, ids=[self._claim.id])
+        self._show(SeatNow(claim, house.live.snapshot.pools.get(claim.pool_id), None), None)
+
+    async def _ask(self) -> None:
+        title, words, verb = "Give back your seat?", _GIVE_BACK, "Give it back"
+        if self._claim.status is ClaimStatus.WAITING:
+            title, words, verb = "Leave the line?", "You lose your place in it.", "Leave the line"
+        if await self._visit.frame.ask.ask(title, words, verb=verb):
+            await attempt(self._release)
+
+    async def _release(self) -> str:
+        visit = self._visit
+        await release_own_claim(visit.house.db, self._claim.id, owner_hash=visit.owner_hash, address=visit.address)
+        return _SENTENCES[ClaimStatus.RELEASED]
+
+
+class _ClaimCard:
     """What the page shows of a claim."""
 
     def __init__(self, frame: Frame, claim: ClaimView) -> None:

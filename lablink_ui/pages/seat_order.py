@@ -7,6 +7,7 @@ from collections.abc import Callable
 from lablink_ui.pages.seat_browsers import BrowsersCard
 from lablink_ui.pages.seat_cards import SeatCard, SeatVisit
 from lablink_ui.pages.seat_crd import CrdCard
+from lablink_ui.pages.seat_interruption import InterruptionCard
 from lablink_ui.pages.seat_key import KeyCard
 from lablink_ui.pages.seat_link import LinkCard
 from lablink_ui.pages.seat_move import MoveCard
@@ -14,6 +15,7 @@ from lablink_ui.pages.seat_terminal import TerminalCard
 from lablink_ui.pages.seat_time import TimeCard
 
 CARDS: tuple[Callable[[SeatVisit], SeatCard], ...] = (
+    InterruptionCard,
     TerminalCard,
     CrdCard,
     LinkCard,

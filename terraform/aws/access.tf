@@ -40,6 +40,8 @@ resource "aws_iam_role" "pool" {
   description        = "LabLink VMs of pool ${var.pool} (${var.environment})"
   assume_role_policy = data.aws_iam_policy_document.assume.json
   tags               = local.tags
+  # A server that could make roles without it could give itself any right.
+  permissions_boundary = var.permissions_boundary
 }
 
 resource "aws_iam_role_policy" "pool" {

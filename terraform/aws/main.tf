@@ -15,6 +15,8 @@ terraform {
 # Credentials come from the environment, as every AWS tool reads them.
 provider "aws" {
   region = var.region
+  # Attempts, in truth: 1 repeats nothing. The provider's own 25 go on for most of an hour where a zone has no room.
+  max_retries = var.attempts
 }
 
 locals {

@@ -3,6 +3,11 @@ variable "region" {
   type        = string
 }
 
+variable "attempts" {
+  description = "How often AWS is asked where it throttles, fails, or has no room."
+  type        = number
+}
+
 variable "environment" {
   description = "The environment, part of every name: three of them live side by side in one account."
   type        = string
@@ -31,6 +36,12 @@ variable "pool" {
 variable "cost" {
   description = "What these VMs are booked on; a tag."
   type        = string
+}
+
+variable "permissions_boundary" {
+  description = "The policy that bounds the pool's role; none if null."
+  type        = string
+  nullable    = true
 }
 
 variable "vms" {

@@ -23,6 +23,14 @@ SLOW_S = 240
 
 
 @pytest.fixture
+async def aws(tmp_path: Path) -> AsyncIterator[LocalAws]:
+    """An account of its own: at the end nothing may be in it."""
+    made = LocalAws(tmp_path)
+    yield await made.start()
+    made.close()
+
+
+@pytest.fixture
 async def server(tmp_path: Path, aws: LocalAws) -> AsyncIterator[Server]:
     """A server whose pools may be on AWS, and whose states are in a bucket there."""
     await aws.ask("s3", "create_bucket", Bucket=BUCKET)
@@ -39,6 +47,7 @@ async def machines(aws: LocalAws, tmp_path: Path) -> AsyncIterator[Machines]:
     await made.close()
 
 
+@pytest.mark.patient
 @pytest.mark.timeout(900)
 async def test_a_pool_on_aws_from_the_form_to_an_empty_account(
     aws: LocalAws, server: Server, machines: Machines, browser: Browser

@@ -20,12 +20,13 @@ from backend.provisioning.providers.aws import AwsProvider
 from backend.provisioning.runner import TerraformRunner
 from backend.services.aws_spec import AwsSpec
 from backend.settings import load_settings
-from tests.aws.generated_state import generate_state
+from tests.aws.generated_state import AMI, generate_state
 from tests.harness.local_aws import AMI_PARAMETER, CREDENTIALS, REGION, LocalAws
 from tests.harness.plan_policy import list_offences
 
 TERRAFORM = Path(shutil.which("terraform") or "terraform")
 POOL = types.SimpleNamespace(id=1, name="gpu", provider="aws", aws=AwsSpec(ami=AMI_PARAMETER, volume_gb=60))
+BOUNDARY = "arn:aws:iam::123456789012:policy/lablink-vm-boundary-dev"
 
 ATTACHMENT = """resource "aws_iam_role_policy_attachment" "more" {
   role       = local.name
@@ -104,13 +105,16 @@ def touched(plan: dict[str, Any]) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 async def plan(tmp_path_factory: pytest.TempPathFactory, aws: LocalAws) -> dict[str, Any]:
-    """One plan for three machines of the module as it is, and for one of every loosened copy of it."""
+    """One plan: three machines of the module as it is, one elsewhere, and one of every loosened copy of it."""
     directory = tmp_path_factory.mktemp("loosened")
+    (subnet, *_) = (await aws.ask("ec2", "describe_subnets"))["Subnets"]
+    elsewhere = {"vpc_id": subnet["VpcId"], "subnet_ids": (subnet["SubnetId"],), "ami": AMI, "spot": True}
     with pytest.MonkeyPatch.context() as patch:
-        provider = make_provider(directory, aws, patch)
-        pool = types.SimpleNamespace(**{**vars(POOL), "aws": replace(POOL.aws, ssh_cidrs=("192.0.2.0/24",))})
+        provider = make_provider(directory, aws, patch, f"aws.permissions_boundary={BOUNDARY}")
         calls = {}
-        for name, loosened in {"as_it_is": None, **LOOSENED}.items():
+        for name, loosened in {"as_it_is": None, "elsewhere": None, **LOOSENED}.items():
+            spec = replace(POOL.aws, ssh_cidrs=("192.0.2.0/24",), **(elsewhere if name == "elsewhere" else {}))
+            pool = types.SimpleNamespace(**{**vars(POOL), "aws": spec})
             copy_module(provider.module, directory / name, loosened)
             vms = [ProviderVm(f"{name.replace('_', '-')}-{number:03d}", "a-token") for number in (1, 2, 3)]
             inputs = provider.write_inputs(directory, pool, vms if name == "as_it_is" else vms[:1])
@@ -119,7 +123,7 @@ async def plan(tmp_path_factory: pytest.TempPathFactory, aws: LocalAws) -> dict[
         root = {"provider": {"aws": {"region": REGION}}, "module": calls}
         (directory / "main.tf.json").write_text(json.dumps(root), encoding="utf-8")
         shutil.copy(provider.module / ".terraform.lock.hcl", directory)
-        return await plan_all(directory, {**provider.environment})
+        return {**await plan_all(directory, {**provider.environment}), "subnet_id": subnet["SubnetId"]}
 
 
 @pytest.mark.parametrize("name", LOOSENED)
@@ -133,6 +137,17 @@ def test_the_module_as_it_is_keeps_the_policy(plan: dict[str, Any]) -> None:
     assert [each for each in list_offences(plan) if each.startswith("module.as_it_is.")] == []
 
 
+def test_spot_machines_in_a_subnet_and_of_an_ami_that_were_named(plan: dict[str, Any]) -> None:
+    assert [each for each in list_offences(plan) if each.startswith("module.elsewhere.")] == []
+    planned = {each["address"]: each["change"]["after"] for each in plan["resource_changes"]}
+    machine = planned['module.elsewhere.aws_instance.vm["elsewhere-001"]']
+    assert machine["subnet_id"] == plan["subnet_id"]
+    assert machine["instance_market_options"][0]["market_type"] == "spot"
+    assert planned["module.elsewhere.terraform_data.ami[0]"]["input"] == AMI
+    assert "module.elsewhere.data.aws_ssm_parameter.ami[0]" not in planned
+    assert "instance_market_options" not in planned['module.as_it_is.aws_instance.vm["as-it-is-001"]']
+
+
 def test_every_name_and_tag_says_whose_it_is(plan: dict[str, Any]) -> None:
     named = {"Environment": "dev", "Pool": "gpu", "ManagedBy": "lablink", "Owner": "lablink", "Cost": "gpu"}
     for each in plan["planned_values"]["root_module"]["child_modules"]:
@@ -144,12 +159,14 @@ def test_every_name_and_tag_says_whose_it_is(plan: dict[str, Any]) -> None:
                 assert named.items() <= values["tags"].items(), resource["address"]
             if resource["type"] in {"aws_security_group", "aws_iam_role", "aws_iam_instance_profile"}:
                 assert values["name"] == "lablink-gpu-dev"
+            if resource["type"] == "aws_iam_role":
+                assert values["permissions_boundary"] == BOUNDARY
 
 
-def make_provider(directory: Path, aws: LocalAws, patch: pytest.MonkeyPatch) -> AwsProvider:
+def make_provider(directory: Path, aws: LocalAws, patch: pytest.MonkeyPatch, *more: str) -> AwsProvider:
     for name, value in CREDENTIALS.items():
         patch.setenv(name, value)
-    settings = ["server.public_url=https://lablink.example.org", *aws.settings]
+    settings = ["server.public_url=https://lablink.example.org", *aws.settings, *more]
     return AwsProvider(load_settings(settings, environment={"LABLINK_HOME": str(directory / "home")}))
 
 

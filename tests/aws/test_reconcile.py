@@ -17,7 +17,7 @@ from tests.harness.local_aws import LocalAws
 
 SUCCEEDED = OperationStatus.SUCCEEDED
 # Each is several runs of real Terraform.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.patient, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

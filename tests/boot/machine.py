@@ -43,6 +43,8 @@ class Machine:
         self.root = root
         for directory in _FRESH:
             (root / directory).mkdir(parents=True, exist_ok=True)
+        root.chmod(0o755)
+        (root / "tmp").chmod(0o1777)
         shutil.copytree("/etc", root / "etc", symlinks=True, ignore_dangling_symlinks=True)
         for unit in ("etc/systemd/system", "etc/systemd/system/multi-user.target.wants"):
             shutil.rmtree(root / unit, ignore_errors=True)

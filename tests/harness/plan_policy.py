@@ -60,7 +60,8 @@ def _check_ingress(resource: Resource, public_ports: frozenset[int]) -> Iterator
     for rule in _ingress_rules(resource):
         first, last = rule["from_port"], rule["to_port"]
         first, last = (0, 65_535) if str(rule["protocol"]) in {"-1", "all"} or first is None else (first, last)
-        if first <= 5432 <= last:
+        # From another group it is a database that knows its server; from an address it is anybody.
+        if first <= 5432 <= last and rule["cidrs"]:
             yield "opens Postgres's port 5432"
         for cidr in rule["cidrs"]:
             if ip_network(cidr, strict=False).prefixlen == 0 and not set(range(first, last + 1)) <= public_ports:

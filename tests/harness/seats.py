@@ -109,7 +109,7 @@ class Seat:
 
     def __init__(self, server: Server, client: httpx.AsyncClient) -> None:
         self.server, self.client = server, client
-        self.hostname = ""
+        self.hostname = self.key = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -122,17 +122,22 @@ class Seat:
 
     async def claim(self, email: str, pool: str = "default") -> Seat:
         """Claims and waits until the seat is active."""
-        await self.client.get("/")
+        await self.request(email, pool)
         body = {"email": email, "pool": pool}
-        answer = await self.client.post("/api/request_vm", json=body, headers=self.headers)
-        assert answer.status_code == 201, answer.text
-        self.hostname = answer.json()["hostname"]
 
         async def is_active() -> bool:
             again = await self.client.post("/api/request_vm", json=body, headers=self.headers)
             return again.json()["status"] == "active"
 
         await until(is_active, every_s=0.02, what="the seat is active")
+        return self
+
+    async def request(self, email: str, pool: str = "default") -> Seat:
+        """Claims a free machine; it is up to its agent to make the seat active."""
+        await self.client.get("/")
+        answer = await self.client.post("/api/request_vm", json={"email": email, "pool": pool}, headers=self.headers)
+        assert answer.status_code == 201, answer.text
+        self.hostname, self.key = answer.json()["hostname"], answer.json()["seat_key"]
         return self
 
     async def open(self) -> int:

@@ -37,7 +37,7 @@ def free_port() -> int:
 class Server:
     """Starts, stops and kills one server; its data outlives it until ``close``.
 
-    ``runs_by``: the beginning of a command line that runs the rest of it, as another user for instance.
+    ``program``: what runs it, as another user for instance.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Server:
         verb: str = "serve",
         database_url: str | None = None,
         environment: dict[str, str] | None = None,
-        runs_by: Sequence[str] = (),
+        program: Sequence[str] = (str(LABLINK),),
     ) -> None:
         self.home, self.port, self._verb = home, free_port(), verb
         self._settings = (*FAST, *settings)
         self._database_url = database_url
         self._environment = environment or {}
-        self._runs_by = runs_by
+        self._program = program
         self.process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home.parent / f"{home.name}.log"
@@ -87,7 +87,7 @@ class Server:
             environment["LABLINK_DATABASE_URL"] = self._database_url
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._runs_by, str(LABLINK), self._verb, f"server.port={self.port}", *self._settings],
+                [*self._program, self._verb, f"server.port={self.port}", *self._settings],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

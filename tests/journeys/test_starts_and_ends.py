@@ -117,6 +117,6 @@ async def test_a_server_that_others_can_reach_refuses_to_offer_terminals_on_its_
     assert process.returncode == 1
     assert server.log.read_text().splitlines()[-1] == (
         "lablink: server.host=0.0.0.0: whoever gets a seat would get a shell on this computer. "
-        "Set pool.default.terminal=false, or server.host=127.0.0.1."
+        "Set pool.default.terminal=false, or serve this computer alone."
     )
     await server.close()

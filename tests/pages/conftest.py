@@ -12,6 +12,7 @@ from playwright.async_api import Browser
 from tests.harness.local_aws import CREDENTIALS
 from tests.harness.pages import Visitor, visit
 from tests.harness.server import Server
+from tests.pages.desks import KEY, furnish_desks
 from tests.pages.worlds import SETTINGS, World, furnish
 
 
@@ -39,7 +40,9 @@ async def furnished(template_url: str, tmp_path_factory: pytest.TempPathFactory)
     """A server of a workshop in full swing."""
     url = await copy_database(template_url, "pages_furnished")
     world = await furnish(url)
-    server = Server(tmp_path_factory.mktemp("furnished") / "home", *SETTINGS, database_url=url, environment=CREDENTIALS)
+    await furnish_desks(world)
+    home = tmp_path_factory.mktemp("furnished") / "home"
+    server = Server(home, *SETTINGS, database_url=url, environment={**CREDENTIALS, "LABLINK_KEYS": KEY})
     await server.start()
     yield Place(server, url, world)
     await server.close()

@@ -26,6 +26,7 @@ from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 from tests.harness.local_aws import CREDENTIALS
 from tests.harness.pages import Visitor, visit
 from tests.harness.server import Server
+from tests.pages.desks import KEY, furnish_desks
 from tests.pages.states import BARE, CLOSED, CROWDED, FURNISHED, SIZES, THEMES, State, become, bring
 from tests.pages.worlds import KIM, SETTINGS, World, crowd, furnish
 
@@ -53,6 +54,7 @@ async def main(words: Sequence[str]) -> None:
             await _take(browser, server, CLOSED, words)
         furnished = await _database(url, "furnished")
         world = await furnish(furnished)
+        await furnish_desks(world)
         async with _serve(furnished) as server:
             if list(words) == ["docs"]:
                 await _take_shown(browser, server, world)
@@ -122,7 +124,9 @@ async def _database(url: str, name: str) -> str:
 @asynccontextmanager
 async def _serve(url: str) -> AsyncIterator[Server]:
     with tempfile.TemporaryDirectory(prefix="pictures") as home:
-        server = Server(Path(home) / "home", *SETTINGS, database_url=url, environment=CREDENTIALS)
+        server = Server(
+            Path(home) / "home", *SETTINGS, database_url=url, environment={**CREDENTIALS, "LABLINK_KEYS": KEY}
+        )
         try:
             yield await server.start()
         finally:

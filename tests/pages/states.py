@@ -9,6 +9,7 @@ from playwright.async_api import Page, expect
 
 from tests.harness.pages import Visitor
 from tests.harness.server import PASSWORD
+from tests.pages.desks import PASSWORD as PEOPLES_PASSWORD
 from tests.pages.worlds import World
 
 SIZES = {"wide": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
@@ -34,7 +35,7 @@ class State:
 
 def public(name: str, path: str, *, seat: str = "", act: Act | None = None, is_variant: bool = False) -> State:
     """A page that needs no sign-in."""
-    return State(name, path, seat, is_admin=False, act=act, is_variant=is_variant)
+    return State(name, path, seat, is_admin=False, act=act, is_variant=is_variant, is_full=bool(seat))
 
 
 async def select_three(page: Page) -> None:
@@ -124,6 +125,43 @@ async def set_up_second_step(page: Page) -> None:
     await expect(page.get_by_test_id("second-step-secret")).to_be_visible()
 
 
+async def show_pin(page: Page) -> None:
+    await page.get_by_test_id("crd-pin-show").click()
+    await expect(page.get_by_test_id("crd-pin")).not_to_be_empty()
+
+
+async def make_key(page: Page) -> None:
+    await page.get_by_test_id("seat-new-key").click()
+    await expect(page.get_by_test_id("seat-key")).not_to_be_empty()
+
+
+async def open_wrongly(page: Page) -> None:
+    await page.get_by_test_id("seat-key-field").fill("0000-0000-0000-0000")
+    await page.get_by_test_id("seat-key-submit").click()
+    await expect(page.get_by_test_id("seat-key-error")).not_to_be_empty()
+
+
+async def claim_with_a_wrong_code(page: Page) -> None:
+    await page.get_by_test_id("claim-code").fill("ABCD-EFGH")
+    await claim_wrongly(page)
+
+
+async def come_to_the_second_step(page: Page) -> None:
+    await page.get_by_test_id("login-user").fill("tess")
+    await page.get_by_test_id("login-password").fill(PEOPLES_PASSWORD)
+    await page.get_by_test_id("login-submit").click()
+    await page.wait_for_url("**/login/code**")
+    await page.wait_for_function("window.did_handshake")
+
+
+async def check_a_roster(page: Page) -> None:
+    content = b"ada@lab.org,Ada\nnobody\nbob@lab.org,Bob\nbob@lab.org,Bob again\n"
+    given = {"name": "class.csv", "mimeType": "text/csv", "buffer": content}
+    await page.get_by_test_id("roster-file").set_input_files(given)
+    await page.get_by_test_id("roster-check").click()
+    await expect(page.get_by_text("Line 2: 'nobody' is not an e-mail address.")).to_be_visible()
+
+
 BARE = (
     State("admin-empty", "/admin"),
     State("machines-empty", "/admin/instances"),
@@ -141,7 +179,22 @@ FURNISHED = (
     public("join-taken", "/join/genomics", act=claim_wrongly),
     public("join-unknown", "/join/unknown", is_variant=True),
     public("join-closed", "/join/retired"),
+    public("join-code", "/join/hall?code={code}"),
+    public("join-code-wrong", "/join/hall", act=claim_with_a_wrong_code, is_variant=True),
+    public("join-roster", "/join/class?me={me}", is_variant=True),
+    public("join-roster-no-link", "/join/class", is_variant=True),
+    public("join-oidc", "/join/members"),
     public("seat-none", "/seat", is_variant=True),
+    public("seat-wrong-key", "/seat", act=open_wrongly, is_variant=True),
+    public("seat-signed-out", "/seat?signed-out", is_variant=True),
+    public("seat-crd-new", "/seat", seat="crd-new"),
+    public("seat-crd-waiting", "/seat", seat="crd-waiting", is_variant=True),
+    public("seat-crd-starting", "/seat", seat="crd-starting"),
+    public("seat-crd-ready", "/seat", seat="crd-ready", act=show_pin),
+    public("seat-crd-failed", "/seat", seat="crd-failed"),
+    public("seat-terminal", "/seat", seat="shell", act=make_key),
+    public("seat-asked", "/seat", seat="asked"),
+    public("seat-watched", "/seat", seat="watched"),
     public("seat-waiting", "/seat", seat="waiting"),
     public("seat-preparing", "/seat", seat="preparing", is_variant=True),
     public("seat-active", "/seat", seat="active"),
@@ -149,6 +202,9 @@ FURNISHED = (
     public("seat-failed", "/seat", seat="failed", is_variant=True),
     public("login", "/login", is_variant=True),
     public("login-error", "/login", act=sign_in_wrongly),
+    public("login-code", "/login", act=come_to_the_second_step),
+    public("invite", "/invite/{invite}"),
+    public("invite-reset", "/invite/{reset}", is_variant=True),
     public("not-found", "/nowhere"),
     public("seat-link-spent", "/seat/open/spent", is_variant=True),
     State("admin", "/admin"),
@@ -170,6 +226,8 @@ FURNISHED = (
     State("machine-failed", "/admin/instances/vision-004", is_full=True),
     State("machine-silent", "/admin/instances/genomics-002", is_variant=True),
     State("machine-destroyed", "/admin/instances/vision-003", is_variant=True),
+    State("machine-asked", "/admin/instances/{asked}", is_variant=True, is_full=True),
+    State("machine-watched", "/admin/instances/{watched}", is_full=True),
     State("machine-unknown", "/admin/instances/nowhere"),
     State("operations", "/admin/operations"),
     State("operation-running", "/admin/operations/{running}", is_full=True),
@@ -179,12 +237,19 @@ FURNISHED = (
     State("pools", "/admin/pools", is_full=True),
     State("pools-aws", "/admin/pools", act=choose_aws, is_full=True),
     State("pool", "/admin/pools/genomics", act=make_tokens, is_full=True),
+    State("pool-code", "/admin/pools/hall", is_full=True),
+    State("pool-roster", "/admin/pools/class", act=check_a_roster, is_full=True),
+    State("pool-oidc", "/admin/pools/members", is_full=True, is_variant=True),
+    State("screen", "/admin/pools/hall/screen"),
+    State("screen-open", "/admin/pools/genomics/screen", is_variant=True),
     State("pool-closed", "/admin/pools/retired", is_variant=True),
     State("pool-unknown", "/admin/pools/nowhere", is_variant=True),
     State("events", "/admin/events"),
     public("invite-spent", "/invite/unknown"),
     State("people", "/admin/people", act=invite_somebody, is_full=True),
     State("person", "/admin/people/admin", is_full=True),
+    State("person-operator", "/admin/people/lee", is_full=True, is_variant=True),
+    State("person-disabled", "/admin/people/gone", is_full=True, is_variant=True),
     State("account", "/admin/account", act=set_up_second_step, is_full=True),
 )  # fmt: skip
 CROWDED = (
@@ -206,7 +271,7 @@ async def become(person: Visitor, state: State, world: World | None) -> None:
 
 async def bring(page: Page, state: State, url: str, world: World | None) -> None:
     """Opens the page, waits until it shows what it has to show, and does what the state asks."""
-    await page.goto(url + (state.path.format(**world.operations) if world else state.path))
+    await page.goto(url + (state.path.format(**world.operations, **world.words) if world else state.path))
     await page.wait_for_function("window.did_handshake || !document.querySelector('#app')")
     await expect(page.locator("[aria-busy=true]")).to_have_count(0)
     if state.act:

@@ -1,4 +1,6 @@
-"""Every page in every state: axe finds nothing, the console is silent, nothing comes from elsewhere or is cut off."""
+"""Every page in every state: axe finds nothing, the console is silent, nothing comes from elsewhere or is cut off, and
+the test ids that people script with are there, each once.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page
 
 from tests.harness.pages import Visitor, visit
+from tests.pages.contract import CONTRACT, STATES, find_missing
 from tests.pages.states import BARE, FURNISHED, SIZES, THEMES, State, become, bring
 
 AXE = Axe().axe_script
@@ -25,6 +28,11 @@ LOOK = """async (theme) => {
 CUT_OFF = """() => [document.documentElement, ...document.querySelectorAll(".card, .panel, .page")]
   .filter((each) => each.scrollWidth > each.clientWidth + 1)
   .map((each) => `${each.className || each.tagName} needs ${each.scrollWidth} px and has ${each.clientWidth}`)"""
+# An id that people script with names one element of a page.
+TWICE = """() => {
+  const ids = [...document.querySelectorAll("[data-testid]")].map((each) => each.dataset.testid);
+  return [...new Set(ids.filter((each, at) => ids.indexOf(each) !== at))].map((each) => `${each} is there twice`);
+}"""
 WIDTHS = (320, 900, 1180)
 # What stands in the console although all is well: the browser notes answers of 4xx by itself.
 REFUSED = ("join-taken", "not-found", "seat-link-spent")
@@ -57,6 +65,10 @@ async def test_an_empty_page_is_accessible_and_quiet_too(
     await look_at(chromium, bare, people, state)
 
 
+def test_every_page_of_the_contract_is_looked_at() -> None:
+    assert CONTRACT.keys() | STATES.keys() <= {state.name for state in chosen(FURNISHED)}
+
+
 async def look_at(chromium: Browser, place, people: dict[str, Visitor], state: State) -> None:
     whose = f"{place.server.port} {state.is_admin} {state.seat}"
     if whose not in people:
@@ -66,7 +78,7 @@ async def look_at(chromium: Browser, place, people: dict[str, Visitor], state: S
     asked = listen(person.page)
     await person.page.set_viewport_size(SIZES["wide"])
     await bring(person.page, state, place.server.url, place.world)
-    found = await examine(person.page)
+    found = await find_missing(person.page, state.name) + await examine(person.page)
     own = (place.server.url, place.server.url.replace("http", "ws", 1), "data:")
     foreign = [url for url in asked if not url.startswith(own)]
     errors = [said for said in person.errors if not (state.name in REFUSED and "status of 4" in said)]
@@ -84,7 +96,7 @@ def listen(page: Page) -> list[str]:
 
 async def examine(page: Page) -> list[str]:
     """What is wrong with the page, in each of its four looks."""
-    found = []
+    found = list(await page.evaluate(TWICE))
     await page.evaluate(AXE)
     for size, viewport in SIZES.items():
         await page.set_viewport_size(viewport)

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import update
+
 from backend.db.engine import Database
+from backend.models import Command
 from backend.services.actor import Actor
 from backend.services.aws_spec import AwsSpec
 from backend.services.claims import release_own_claim, request_claim
@@ -28,6 +31,7 @@ from backend.services.vms import get_vm, list_vms, record_silence
 from backend.states import FindingKind, Health, OperationStatus, Phase, ProgressState
 
 # For the server of such a world: nobody works on its jobs, and its machines are silent for a reason.
+# Its provider of sign-ins is one that nobody asks.
 SETTINGS = (
     "jobs.in_process=false",
     "agent.unreachable_after_s=3600",
@@ -35,6 +39,8 @@ SETTINGS = (
     # Pools may be on AWS, which nobody answers for.
     "aws.region=us-west-2",
     "aws.endpoint_url=http://127.0.0.1:9",
+    "oidc.issuer=http://127.0.0.1:9",
+    "oidc.client_id=lablink",
 )
 KIM = Actor.admin("kim", "192.0.2.17")
 # The worker of another host: nobody here can know whether it lives.
@@ -60,12 +66,16 @@ class PastClock:
 
 @dataclass
 class World:
-    """What tests ask for by name. ``seats`` maps a claim's state to the browser secret that owns it."""
+    """What tests ask for by name. ``seats`` maps a claim's state to the browser secret that owns it.
+
+    ``words`` are parts of addresses: codes, links, names of machines.
+    """
 
     db: Database
     clock: PastClock
     seats: dict[str, str] = field(default_factory=dict)
     operations: dict[str, int] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
 
 
 async def furnish(url: str) -> World:
@@ -81,7 +91,14 @@ async def furnish(url: str) -> World:
     await _vision(world)
     await _line(world)
     await _cloud(world)
+    await wait_for_ever(world.db)
     return world
+
+
+async def wait_for_ever(db: Database) -> None:
+    """What waits for an agent goes on waiting, however long the world is looked at."""
+    async with db.transaction() as session:
+        await session.execute(update(Command).values(deadline_at=db.now() + timedelta(days=2)))
 
 
 async def crowd(url: str, count: int = 500) -> Database:

@@ -47,7 +47,7 @@ from backend.services.sign_in import (
     sign_in,
 )
 from backend.services.throttles import Throttle
-from backend.settings import OidcSettings
+from backend.setting_keys import OidcSettings
 from backend.states import Role
 from tests.services.worlds import ADMIN
 

@@ -281,3 +281,20 @@ def test_the_public_address_follows_host_and_port_unless_it_is_set(load: Load) -
 def test_every_group_of_settings_is_a_dataclass_of_documented_keys() -> None:
     groups = [each for each in dataclasses.fields(Settings) if each.name not in {"home", "secrets"}]
     assert {each.name for each in groups} == {name.partition(".")[0] for name in KEYS}
+
+
+@pytest.mark.parametrize(
+    ("given", "open_by"),
+    [
+        ((), None),
+        (("server.host=::1",), None),
+        (("server.public_url=http://localhost:9000",), None),
+        (("server.host=0.0.0.0",), "server.host=0.0.0.0"),
+        # On loopback, but behind a proxy that is not.
+        (("server.public_url=https://lab.example.org",), "server.public_url=https://lab.example.org"),
+    ],
+)
+def test_who_can_get_in_is_known_by_the_address_that_people_use(
+    load: Load, given: tuple[str, ...], open_by: str | None
+) -> None:
+    assert load(*given).open_by == open_by

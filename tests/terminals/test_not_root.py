@@ -16,7 +16,7 @@ from playwright.async_api import Browser, expect
 
 from tests.harness.pages import visit
 from tests.harness.screens import LARGE, claim, enter, shows
-from tests.harness.server import Server
+from tests.harness.server import LABLINK, Server
 
 # Where the tests run as root: a user that every system has. Python may lie where that one could not even reach it.
 NOBODY = "nobody"
@@ -32,12 +32,12 @@ async def demo() -> AsyncIterator[Server]:
     # Not under the tests' own directory, which is closed to others.
     directory = Path(tempfile.mkdtemp(prefix="lablink-demo-"))
     directory.chmod(0o755)
-    home, runs_by, environment = directory / "home", (), {}
+    home, program, environment = directory / "home", (str(LABLINK),), {}
     home.mkdir()
     if os.geteuid() == 0:
         shutil.chown(home, NOBODY)
-        runs_by, environment = BY_NOBODY, {"HOME": str(home), "USER": NOBODY, "LOGNAME": NOBODY}
-    server = Server(home, verb="demo", environment=environment, runs_by=runs_by)
+        program, environment = (*BY_NOBODY, str(LABLINK)), {"HOME": str(home), "USER": NOBODY, "LOGNAME": NOBODY}
+    server = Server(home, verb="demo", environment=environment, program=program)
     try:
         await server.start()
         _, names = await server.launch(1)

@@ -29,11 +29,16 @@ from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
 from backend.services.tokens import hash_token
 from backend.states import Role
 from tests.harness.agents import join, make_tokens
+from tests.harness.forms import sign_in
 from tests.harness.pools import database_of
+from tests.harness.seats import Seat
 from tests.harness.server import API_TOKEN, Server
 
 EXAMPLES = 8
-VIEWER_TOKEN = "a-token-of-somebody-who-only-looks"
+TOKENS = {"viewer": "a-token-of-somebody-who-only-looks", "operator": "a-token-of-somebody-who-runs-it"}
+CREDENTIALS = (
+    "nothing", "unknown", "browser", "seat", "key", "enrolment", "agent", "viewer", "operator", "admin", "session",
+)  # fmt: skip
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -47,15 +52,17 @@ OPEN_POOL, CLOSED_POOL = "described", "closed"
 
 @pytest.fixture(scope="module")
 async def described_server(tmp_path_factory: pytest.TempPathFactory):
-    """A server with an open pool, a closed one, and a viewer's token. Wrong tokens are tried far too often here."""
+    """A server with an open pool, a closed one, and tokens of each role. Wrong tokens are tried far too often here."""
     server = await Server(tmp_path_factory.mktemp("described") / "home", "server.sign_in_attempts=20").start()
     async with database_of(server) as db:
         for name in (OPEN_POOL, CLOSED_POOL):
-            await ensure_pool(db, name, PoolSpec(), actor=Actor.admin("test"))
+            await ensure_pool(
+                db, name, PoolSpec(terminal=True, crd=True, claim_duration_s=3_600), actor=Actor.admin("test")
+            )
         await set_pool_open(db, CLOSED_POOL, is_open=False, actor=Actor.admin("test"))
         async with db.transaction() as session:
-            values = {"name": "viewer", "token_hash": hash_token(VIEWER_TOKEN), "role": Role.VIEWER}
-            session.add(ApiToken(**values, created_at=db.now()))
+            for role, token in TOKENS.items():
+                session.add(ApiToken(name=role, token_hash=hash_token(token), role=Role(role), created_at=db.now()))
     yield server
     await server.close()
 
@@ -68,11 +75,25 @@ async def headers_of(server: Server, credential: str) -> dict[str, str]:
         async with server.client() as client:
             await client.get("/")
             return {"Cookie": f"lablink-browser={client.cookies['lablink-browser']}", "Origin": server.url}
+    if credential in {"seat", "key"}:
+        async with server.client() as client:
+            (agent,) = await join(server, client, 1, prefix=credential, pool=OPEN_POOL)
+            seat = await Seat(server, client).request(f"{credential}@lab.org", OPEN_POOL)
+            await agent.obey()
+            return (
+                {"Authorization": f"Bearer {seat.key}"}
+                if credential == "key"
+                else {"Cookie": seat.cookie, **seat.headers}
+            )
+    if credential == "session":
+        async with server.client() as client:
+            await sign_in(client)
+            return {"Cookie": f"lablink-session={client.cookies['lablink-session']}", "Origin": server.url}
     if credential == "agent":
         async with server.client() as client:
             (agent,) = await join(server, client, 1, prefix="described", pool=OPEN_POOL)
         return agent.headers
-    tokens = {"admin": API_TOKEN, "viewer": VIEWER_TOKEN, "unknown": "nobody-knows-this-token-at-all"}
+    tokens = {**TOKENS, "admin": API_TOKEN, "unknown": "nobody-knows-this-token-at-all"}
     token = tokens.get(credential) or (await make_tokens(server, 1, OPEN_POOL))[0]
     return {"Authorization": f"Bearer {token}"}
 
@@ -86,7 +107,7 @@ def tame(case: schemathesis.Case) -> None:
         case.query["wait"] = 0
 
 
-@pytest.mark.parametrize("credential", ["nothing", "unknown", "browser", "enrolment", "agent", "viewer", "admin"])
+@pytest.mark.parametrize("credential", CREDENTIALS)
 async def test_no_answer_contradicts_the_description(described_server: Server, credential: str) -> None:
     headers = await headers_of(described_server, credential)
     schema = schemathesis.openapi.from_dict(
@@ -99,7 +120,9 @@ async def test_no_answer_contradicts_the_description(described_server: Server, c
             run_one(result.ok(), described_server, session, headers, answers)
     assert {200, 422} & {status for _, status in answers}
     said = {status for label, status in answers if label == "GET /api/admin/instances"}
-    assert said & {200} if credential in {"admin", "viewer"} else said <= {401, 422, 429}
+    assert said & {200} if credential in {*TOKENS, "admin", "session"} else said <= {401, 422, 429}
+    own = {status for label, status in answers if label == "GET /api/seat"}
+    assert bool(own & {200}) == (credential in {"seat", "key"})
 
 
 def run_one(

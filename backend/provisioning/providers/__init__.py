@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from backend.provisioning.providers.facts import Facts
 from backend.services.views import PoolView
 
+# Where and as what a VM is made, as JSON that only its provider reads.
+Place: TypeAlias = Mapping[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderVm:
-    """A VM that shall exist; ``token`` is a fresh enrolment token if it is to be made by this run."""
+    """A VM that shall exist; ``token`` is a fresh enrolment token if it is to be made by this run, at ``place``."""
 
     hostname: str
     token: str | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,22 @@ class Provider(Protocol):
 
     def write_inputs(self, directory: Path, pool: PoolView, vms: Sequence[ProviderVm]) -> Inputs:
         """The variables and environment for exactly these VMs."""
+
+    def explain(self, said: str) -> str:
+        """What Terraform said in a sentence with what to do next; as it is where nothing better is known."""
+
+    async def list_places(self, pool: PoolView, /) -> Sequence[Place]:
+        """Where VMs of a pool may be made, the preferred first; none where all places are one.
+
+        Raises:
+            LabLinkError: it could not be found out.
+        """
+
+    def name_place(self, place: Place, /) -> str:
+        """A place in people's words."""
+
+    def is_of_place(self, said: str, /) -> bool:
+        """Whether a VM that failed with these words may well be made at another place."""
 
     async def reboot(self, hostname: str) -> None:
         """Boots a VM again, or boots one that is off."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from backend.provisioning.agent_package import agent_package
 from backend.provisioning.aws_clients import AwsClients
+from backend.provisioning.aws_failures import find_failure
 from backend.provisioning.aws_state import StateBucket
 from backend.provisioning.boot import Boot, render_user_data
 from backend.provisioning.ec2 import AwsFailed, Ec2
-from backend.provisioning.providers import Backend, Inputs, ProviderVm
+from backend.provisioning.providers import Backend, Inputs, Place, ProviderVm
 from backend.provisioning.providers.aws_facts import AwsFacts
 from backend.provisioning.providers.facts import Facts
 from backend.provisioning.runner import write_private
@@ -113,12 +114,14 @@ class AwsProvider:
         spec, first = pool.aws, asdict(pool.aws.list_placements()[0])
         tfvars = {
             "region": self._region,
+            "attempts": self._aws.attempts,
             "environment": self._aws.environment,
             "server": self._settings.public_url,
             "owner": self._aws.owner,
             "pool": pool.name,
             "cost": spec.cost or pool.name,
-            "vms": {vm.hostname: first for vm in vms},
+            "permissions_boundary": self._aws.permissions_boundary,
+            "vms": {vm.hostname: vm.place or first for vm in vms},
             "user_data": {vm.hostname: self._user_data(pool, vm.hostname, vm.token) for vm in vms if vm.token},
             "ami": spec.ami,
             "volume_gb": spec.volume_gb,
@@ -128,6 +131,33 @@ class AwsProvider:
             "public_key": _ensure_ssh_key(directory / SSH_KEY) if spec.ssh_key else None,
         }
         return Inputs(tfvars=tfvars, environment={}, parallelism=AT_ONCE, refresh=False)
+
+    def explain(self, said: str) -> str:
+        """AWS's codes in sentences; Terraform's log keeps its own words."""
+        failure = find_failure(said)
+        return str(failure) if failure else said
+
+    async def list_places(self, pool: PoolView) -> Sequence[Place]:
+        """Every place of the first type, then those of the next; every zone that has a subnet if none is named.
+
+        Raises:
+            AwsFailed
+        """
+        spec = pool.aws
+        if not (spec.zones or spec.subnet_ids):
+            zones = await asyncio.to_thread(self._ec2.list_zones, spec.vpc_id)
+            spec = replace(spec, zones=tuple(zones))
+        return [asdict(each) for each in spec.list_placements()]
+
+    def name_place(self, place: Place) -> str:
+        """Such as ``g4dn.xlarge in us-west-2a``."""
+        where = place["subnet_id"] or place["zone"]
+        return f"{place['instance_type']} in {where or self._region}"
+
+    def is_of_place(self, said: str) -> bool:
+        """Whether AWS has no room there; a quota or a permission is the same everywhere."""
+        failure = find_failure(said)
+        return failure is not None and failure.is_of_place
 
     async def reboot(self, hostname: str) -> None:
         """Boots an instance again, or boots one that is off."""
@@ -172,6 +202,7 @@ class AwsProvider:
                 enrolment_token=token,
                 agent=agent_package(),
                 image=pool.aws.image,
+                is_spot=pool.aws.spot,
             )
         )
 

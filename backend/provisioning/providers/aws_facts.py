@@ -10,6 +10,7 @@ from typing import TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.provisioning.aws_clients import AwsClients, said
+from backend.provisioning.aws_failures import find_failure
 from backend.provisioning.aws_imports import find_shared
 from backend.provisioning.aws_machines import list_machines
 from backend.provisioning.aws_preflight import Preflight
@@ -80,7 +81,7 @@ class AwsFacts:
         Raises:
             AwsFailed
         """
-        shared = await _ask(lambda: find_shared(self._clients, self._tags, pool)) if machines else {}
+        shared = await _ask(lambda: find_shared(self._clients, self._tags, pool))
         ids = {f'aws_instance.vm["{each.hostname}"]': each.id for each in machines} | shared
         newest = max(machines, key=lambda each: each.started_at, default=None)
         return Imports(ids, {"held_ami": newest.image} if newest else {})
@@ -120,4 +121,4 @@ async def _ask(call: Callable[[], _T]) -> _T:
     except TimeoutError as exc:
         raise AwsFailed(f"AWS did not answer within {PATIENCE_S} s.") from exc
     except (ClientError, BotoCoreError) as exc:
-        raise AwsFailed(f"AWS: {said(exc)}.") from exc
+        raise AwsFailed(str(find_failure(str(exc)) or f"AWS: {said(exc)}.")) from exc

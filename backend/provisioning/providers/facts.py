@@ -15,10 +15,14 @@ from backend.services.views import PoolView
 
 @dataclass(frozen=True, slots=True)
 class Imports:
-    """What a state has to hold of a pool: ids by address; ``tfvars`` say what only the state knew."""
+    """What a state has to hold of a pool: ids by address; ``tfvars`` say what only the state knew.
+
+    ``hostnames``: the VMs among them.
+    """
 
     ids: Mapping[str, str]
     tfvars: Mapping[str, Any] = field(default_factory=dict)
+    hostnames: frozenset[str] = frozenset()
 
 
 class Facts(Protocol):

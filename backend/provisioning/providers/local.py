@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from backend.provisioning.local_vms import LocalVms
-from backend.provisioning.providers import Backend, Inputs, ProviderVm
+from backend.provisioning.providers import Backend, Inputs, Place, ProviderVm
 from backend.provisioning.providers.facts import Facts
 from backend.provisioning.providers.local_facts import LocalFacts
 from backend.provisioning.runner import write_private
@@ -65,6 +65,22 @@ class LocalProvider:
             environment={**self._environment(), "LABLINK_VM_INPUTS": str(inputs)},
             parallelism=AT_ONCE,
         )
+
+    def explain(self, said: str) -> str:
+        """As it is: what fails here fails in words of our own."""
+        return said
+
+    async def list_places(self, _: PoolView) -> Sequence[Place]:
+        """None: there is this machine."""
+        return []
+
+    def name_place(self, _: Place) -> str:
+        """There is one."""
+        return "this machine"
+
+    def is_of_place(self, _: str) -> bool:
+        """There is no other."""
+        return False
 
     async def reboot(self, hostname: str) -> None:
         """Ends the agent and starts it again, with a new boot id."""
