@@ -71,5 +71,5 @@ def _verdict(checks: Sequence[Check]) -> str:
     if problems:
         return f"{count(problems, 'problem')}: this launch will most likely fail."
     if warnings:
-        return f"{count(warnings, 'warning')}: this launch should work, but look at them."
+        return f"{count(warnings, 'warning')}: this launch should work; read first what may get in its way."
     return "All is well: nothing stands in the way of this launch."

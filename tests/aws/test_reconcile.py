@@ -16,6 +16,8 @@ from tests.aws.world import AwsWorld
 from tests.harness.local_aws import LocalAws
 
 SUCCEEDED = OperationStatus.SUCCEEDED
+# Each is several runs of real Terraform.
+pytestmark = [pytest.mark.patient, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -26,46 +28,6 @@ def world(db: Database, aws: LocalAws, tmp_path: Path, monkeypatch: pytest.Monke
     return AwsWorld(db, aws, provider, tmp_path, name)
 
 
-def managed(state: dict) -> list[str]:
-    return sorted(each["type"] for each in state["resources"] if each["mode"] == "managed")
-
-
-async def test_a_lost_state_is_rebuilt_from_what_exists_and_a_plan_then_touches_nothing(world: AwsWorld) -> None:
-    await world.make_pool()
-    launched = await world.launch(2)
-    assert launched.status is SUCCEEDED, launched.reason
-    assert await world.look() == {}
-    ids, directory = await world.ids(), await world.directory()
-    before = await world.state()
-
-    for damage in ("remove", "corrupt"):
-        state = directory / "terraform.tfstate"
-        if damage == "remove":
-            state.unlink()
-        else:
-            state.write_text('{"version": 4, "resou')
-        (lost,) = (await world.look()).values()
-        assert (lost.kind, lost.mend) == ("state-lost", "rebuild")
-        rebuilt = await world.rebuild(lost)
-        assert rebuilt.status is SUCCEEDED, await world.log(rebuilt)
-        assert await world.look() == {}
-        assert await world.ids() == ids
-        assert {actions[0] for _, actions in await world.plan()} == {"no-op"}
-    after = await world.state()
-    assert managed(after) == managed(before)
-    assert len(list(directory.glob("terraform.tfstate.broken-*"))) == 1
-
-    # And it goes on as before: one more, of the same AMI, and one less.
-    assert (await world.launch(1)).status is SUCCEEDED
-    assert (await world.destroy(f"{world.name}-001")).status is SUCCEEDED
-    del ids[f"{world.name}-001"]
-    now = await world.instances()
-    assert {name: now[name]["InstanceId"] for name in ids} == ids
-    assert len({each["ImageId"] for each in now.values()}) == 1
-
-
-@pytest.mark.patient
-@pytest.mark.timeout(300)
 async def test_what_a_launch_without_refresh_does_not_see_is_found_and_mended_by_a_button_each(
     world: AwsWorld,
 ) -> None:
@@ -125,6 +87,29 @@ async def test_what_a_launch_without_refresh_does_not_see_is_found_and_mended_by
         "running",
     ]
     assert await world.look() == {}
+
+    await check_a_lost_state(world)
+
+
+async def check_a_lost_state(world: AwsWorld) -> None:
+    """It is rebuilt from what exists, and then a plan touches nothing; the pool's AMI is held as before."""
+    state, instances = await world.state(), await world.instances()
+    (await world.directory() / "terraform.tfstate").unlink()
+    (lost,) = (await world.look()).values()
+    assert (lost.kind, lost.mend) == ("state-lost", "rebuild")
+    rebuilt = await world.rebuild(lost)
+    assert rebuilt.status is SUCCEEDED, await world.log(rebuilt)
+    assert await world.look() == {}
+    assert await world.ids() == {name: each["InstanceId"] for name, each in instances.items()}
+    assert {actions[0] for _, actions in await world.plan()} == {"no-op"}
+    after = await world.state()
+    assert managed(after) == managed(state)
+    (ami,) = [each for each in after["resources"] if (each["type"], each["name"]) == ("terraform_data", "ami")]
+    assert {ami["instances"][0]["attributes"]["output"]["value"]} == {each["ImageId"] for each in instances.values()}
+
+
+def managed(state: dict) -> list[tuple[str, int]]:
+    return sorted((each["type"], len(each["instances"])) for each in state["resources"] if each["mode"] == "managed")
 
 
 async def test_a_state_in_a_bucket_is_rebuilt_too_and_the_broken_one_is_kept(
