@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 from botocore.stub import Stubber
 
-from backend.provisioning.aws_clients import AwsClients
+from backend.provisioning.aws.clients import AwsClients
 from tests.harness.local_aws import REGION, LocalAws
 
 Prepare = Callable[[Stubber], None]

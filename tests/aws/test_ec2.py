@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.provisioning.ec2 import AwsFailed
+from backend.provisioning.aws.ec2 import AwsFailed
 from backend.provisioning.providers.aws import AwsProvider
 from backend.settings import load_settings
 from tests.harness.local_aws import AMI_PARAMETER, CREDENTIALS, LocalAws

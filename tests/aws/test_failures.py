@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from backend.db.engine import Database
-from backend.provisioning.aws_failures import find_failure
-from backend.provisioning.ec2 import AwsFailed, Ec2
+from backend.provisioning.aws.ec2 import AwsFailed, Ec2
+from backend.provisioning.aws.failures import find_failure
 from backend.provisioning.providers.aws import AwsProvider
 from backend.provisioning.state_files import STATE
 from backend.provisioning.steps import Worker

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from backend.db.engine import Database
-from backend.provisioning.aws_clients import AwsClients
-from backend.provisioning.aws_preflight import Preflight
-from backend.provisioning.aws_state import StateBucket
+from backend.provisioning.aws.clients import AwsClients
+from backend.provisioning.aws.preflight import Preflight
+from backend.provisioning.aws.state import StateBucket
 from backend.provisioning.checks import Check
 from backend.services.aws_spec import AwsSpec
 from backend.services.pools import PoolSpec, ensure_pool

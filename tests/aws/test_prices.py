@@ -12,7 +12,7 @@ from backend import aws_prices
 from backend.db.engine import Database
 from backend.db.notices import NoticeListener
 from backend.live.read_model import ReadModel
-from backend.provisioning.aws_price_list import find_price_list, get_snapshot
+from backend.provisioning.aws.price_list import find_price_list, get_snapshot
 from backend.services.aws_spec import AwsSpec
 from backend.services.costs import get_costs, preview_launch
 from backend.services.operations import request_launch

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from backend.provisioning.agent_package import agent_package
-from backend.provisioning.aws_clients import AwsClients
-from backend.provisioning.aws_failures import find_failure
-from backend.provisioning.aws_state import StateBucket
+from backend.provisioning.aws.clients import AwsClients
+from backend.provisioning.aws.ec2 import AwsFailed, Ec2
+from backend.provisioning.aws.failures import find_failure
+from backend.provisioning.aws.state import StateBucket
 from backend.provisioning.boot import Boot, render_user_data
-from backend.provisioning.ec2 import AwsFailed, Ec2
 from backend.provisioning.providers import Backend, Inputs, Place, ProviderVm
 from backend.provisioning.providers.aws_facts import AwsFacts
 from backend.provisioning.providers.facts import Facts

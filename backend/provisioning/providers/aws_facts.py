@@ -9,15 +9,15 @@ from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from backend.provisioning.aws_clients import AwsClients, said
-from backend.provisioning.aws_failures import find_failure
-from backend.provisioning.aws_imports import find_shared
-from backend.provisioning.aws_machines import list_machines
-from backend.provisioning.aws_preflight import Preflight
-from backend.provisioning.aws_price_list import find_price_list, get_snapshot
-from backend.provisioning.aws_state import StateBucket
+from backend.provisioning.aws.clients import AwsClients, said
+from backend.provisioning.aws.ec2 import AwsFailed
+from backend.provisioning.aws.failures import find_failure
+from backend.provisioning.aws.imports import find_shared
+from backend.provisioning.aws.machines import list_machines
+from backend.provisioning.aws.preflight import Preflight
+from backend.provisioning.aws.price_list import find_price_list, get_snapshot
+from backend.provisioning.aws.state import StateBucket
 from backend.provisioning.checks import Check
-from backend.provisioning.ec2 import AwsFailed
 from backend.provisioning.machines import Machine
 from backend.provisioning.providers.facts import Imports
 from backend.provisioning.providers.local_facts import LocalFacts

@@ -7,8 +7,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from backend.provisioning.aws_clients import AwsClients, error_code
-from backend.provisioning.ec2 import EXISTING
+from backend.provisioning.aws.clients import AwsClients, error_code
+from backend.provisioning.aws.ec2 import EXISTING
 from backend.provisioning.machines import Machine
 
 _OFF = ("stopping", "stopped")

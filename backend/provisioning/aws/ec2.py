@@ -14,8 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.errors import LabLinkError
-from backend.provisioning.aws_clients import call_when_refused
-from backend.provisioning.aws_failures import find_failure
+from backend.provisioning.aws.clients import call_when_refused
+from backend.provisioning.aws.failures import find_failure
 
 ATTEMPTS = 4
 # docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html; the others are terminated or about to be.

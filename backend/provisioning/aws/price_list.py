@@ -11,7 +11,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend import aws_prices
-from backend.provisioning.aws_clients import AwsClients, said
+from backend.provisioning.aws.clients import AwsClients, said
 from backend.services.prices import PriceList
 
 # The price list is served from here for all regions (docs.aws.amazon.com/general/latest/gr/billing.html).

@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from backend.provisioning.aws_clients import DENIED, AwsClients, error_code, said
+from backend.provisioning.aws.clients import DENIED, AwsClients, error_code, said
 from backend.provisioning.checks import Check, ok, problem, warning
 from backend.provisioning.state_files import Content, StateFile
 from backend.services.views import PoolView

@@ -10,7 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from backend.provisioning.aws_failures import REFUSED_CREDENTIALS
+from backend.provisioning.aws.failures import REFUSED_CREDENTIALS
 
 CONNECT_S, READ_S, ATTEMPTS = 3, 8, 2
 # What AWS answers to whoever may not ask (docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html).

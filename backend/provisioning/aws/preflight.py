@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as AwsConnectionError
 
-from backend.provisioning.aws_capacity import Capacity, Places
-from backend.provisioning.aws_clients import DENIED, AwsClients, error_code, said
-from backend.provisioning.aws_state import StateBucket
+from backend.provisioning.aws.capacity import Capacity, Places
+from backend.provisioning.aws.clients import DENIED, AwsClients, error_code, said
+from backend.provisioning.aws.state import StateBucket
 from backend.provisioning.checks import Check, ok, problem, warning
 from backend.services.views import PoolView
 

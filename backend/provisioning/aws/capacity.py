@@ -9,8 +9,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from backend.provisioning.aws_clients import AwsClients
-from backend.provisioning.aws_quotas import Quota, find_quota
+from backend.provisioning.aws.clients import AwsClients
+from backend.provisioning.aws.quotas import Quota, find_quota
 from backend.provisioning.checks import Check, ok, problem, warning
 from backend.services.aws_spec import AwsSpec, Placement
 

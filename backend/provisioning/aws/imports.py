@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from backend.provisioning.aws_clients import AwsClients, error_code
+from backend.provisioning.aws.clients import AwsClients, error_code
 from backend.services.views import PoolView
 
 _ABSENT = ("NoSuchEntity", "InvalidGroup.NotFound", "InvalidKeyPair.NotFound")
