@@ -153,15 +153,15 @@ data "aws_iam_policy_document" "host" {
     for_each = var.state_bucket == null ? [] : [var.state_bucket]
     content {
       sid       = "PoolStates"
-      actions   = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
-      resources = ["${local.arn}:s3:::${statement.value}/pools/*"]
+      actions   = ["s3:DeleteObject", "s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"]
+      resources = ["${local.arn}:s3:::${statement.value}/pools/${var.environment}/*"]
     }
   }
   dynamic "statement" {
     for_each = var.state_bucket == null ? [] : [var.state_bucket]
     content {
       sid       = "ListPoolStates"
-      actions   = ["s3:GetBucketVersioning", "s3:ListBucket"]
+      actions   = ["s3:GetBucketVersioning", "s3:ListBucket", "s3:ListBucketVersions"]
       resources = ["${local.arn}:s3:::${statement.value}"]
     }
   }
