@@ -22,7 +22,8 @@ SERVER = "https://lablink.example.org"
 @pytest.fixture(scope="module")
 async def server(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     """A server with a pool on AWS. It works on no jobs: nothing is made here."""
-    settings = (*aws.settings, f"server.public_url={SERVER}", "jobs.in_process=false")
+    shut = ("jobs.in_process=false", "pool.default.terminal=false")
+    settings = (*aws.settings, f"server.public_url={SERVER}", *shut)
     made = Server(tmp_path_factory.mktemp("launching") / "home", *settings, environment=CREDENTIALS)
     await made.start()
     spec = AwsSpec(ami=AMI_PARAMETER, instance_types=("g4dn.xlarge",), zones=("us-east-1a",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import httpx
@@ -23,6 +24,14 @@ from tests.harness.server import free_port
 from tests.services.worlds import ADMIN
 
 TAGS = {"ManagedBy": "lablink", "Environment": "dev", "Server": SERVER}
+
+
+@pytest.fixture(scope="module")
+async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
+    """An account of their own: whatever runs in it counts against its quota."""
+    made = LocalAws(tmp_path_factory.mktemp("aws"))
+    yield await made.start()
+    made.close()
 
 
 @pytest.fixture(autouse=True)
