@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Hashable
 
 from backend.db.engine import Database
 from backend.errors import LabLinkError, Unavailable
 from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 
-FLUSH_S = 0.1
+# Between two batches; and for how long plain repeats, which nobody awaits, wait for company.
+FLUSH_S, REPEATS_S = 0.1, 1.0
 MAX_BATCH = 1_000
 RETRY_S = 1.0
 _Taken = tuple[HeartbeatReport, asyncio.Future[None] | None]
@@ -21,7 +23,7 @@ class HeartbeatBuffer:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._pending: list[_Taken] = []
-        self._filled = asyncio.Event()
+        self._filled, self._hurry = asyncio.Event(), asyncio.Event()
         self._stored: dict[int, Hashable] = {}
         self._is_broken = False
 
@@ -36,14 +38,13 @@ class HeartbeatBuffer:
             raise Unavailable("The database does not answer right now. Try again in a moment.", retry_after_s=2)
         if not says_news:
             # Nobody awaits a plain repeat: its failure is told by the next one.
-            self._pending.append((report, None))
-            self._filled.set()
+            self._take(report, None)
             return
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Whoever awaits it may be gone by then.
         stored.add_done_callback(lambda future: future.cancelled() or future.exception())
-        self._pending.append((report, stored))
-        self._filled.set()
+        self._take(report, stored)
+        self._hurry.set()
         await asyncio.shield(stored)
 
     def forget(self) -> None:
@@ -54,12 +55,23 @@ class HeartbeatBuffer:
         """Writes batches until cancelled."""
         while True:
             await self._filled.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REPEATS_S):
+                    await self._hurry.wait()
             self._filled.clear()
+            self._hurry.clear()
             batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
             if self._pending:
                 self._filled.set()
+                self._hurry.set()
             await self._write(batch)
             await asyncio.sleep(RETRY_S if self._is_broken else FLUSH_S)
+
+    def _take(self, report: HeartbeatReport, stored: asyncio.Future[None] | None) -> None:
+        self._pending.append((report, stored))
+        self._filled.set()
+        if len(self._pending) >= MAX_BATCH:
+            self._hurry.set()
 
     async def _write(self, batch: list[_Taken]) -> None:
         try:
