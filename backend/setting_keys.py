@@ -250,6 +250,18 @@ class RetentionSettings:
 
 
 @dataclass
+class SchedulesSettings:
+    """Classes by the clock."""
+
+    default_lead_s: int = _key(
+        600,
+        "Seconds before a class at which its machines are launched, until three of the pool were measured",
+        low=0,
+        high=7_200,
+    )
+
+
+@dataclass
 class LogSettings:
     """The server's own log."""
 
@@ -271,4 +283,5 @@ class Keys:
     oidc: OidcSettings = field(default_factory=OidcSettings)
     live: LiveSettings = field(default_factory=LiveSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    schedules: SchedulesSettings = field(default_factory=SchedulesSettings)
     log: LogSettings = field(default_factory=LogSettings)

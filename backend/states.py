@@ -147,6 +147,16 @@ class CrdStatus(StrEnum):
     FAILED = "failed"  # it did not work; the detail says why, and another paste may
 
 
+class RunStatus(StrEnum):
+    """Where one class of a schedule stands."""
+
+    PLANNED = "planned"  # its time has not come
+    RUNNING = "running"  # its machines were launched; people may work
+    STOPPING = "stopping"  # its time is over; machines go as their seats end
+    ENDED = "ended"  # nothing of it is left
+    MISSED = "missed"  # it was not begun; the note says why
+
+
 class Phase(StrEnum):
     """How far an agent is with its machine (its own word, in heartbeats)."""
 

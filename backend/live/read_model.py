@@ -39,6 +39,9 @@ _NOT_HELD = (
     "api_tokens",
     "admin_sessions",
     "findings",
+    "schedules",
+    "schedule_runs",
+    "budgets",
 )
 
 Subscriber = Callable[[ChangeSet], None]

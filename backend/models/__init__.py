@@ -2,6 +2,7 @@
 
 from backend.models.admission import JoinCode, RosterEntry
 from backend.models.base import Base
+from backend.models.budget import Budget
 from backend.models.claim import Claim, SeatLink
 from backend.models.command import Command
 from backend.models.enrolment import Enrolment
@@ -11,6 +12,7 @@ from backend.models.heartbeat import HealthSample, LatestHeartbeat
 from backend.models.operation import Operation, OperationLog, OperationVm
 from backend.models.pool import Pool
 from backend.models.price import Price
+from backend.models.schedule import Schedule, ScheduleRun
 from backend.models.seat_browser import SeatBrowser
 from backend.models.terminal import Terminal, TerminalWatch
 from backend.models.user import AdminSession, ApiToken, Invite, LoginFailure, User
@@ -21,6 +23,7 @@ __all__ = [
     "AdminSession",
     "ApiToken",
     "Base",
+    "Budget",
     "Claim",
     "Command",
     "Enrolment",
@@ -37,6 +40,8 @@ __all__ = [
     "Pool",
     "Price",
     "RosterEntry",
+    "Schedule",
+    "ScheduleRun",
     "SeatBrowser",
     "SeatLink",
     "Terminal",

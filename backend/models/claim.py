@@ -51,6 +51,9 @@ class Claim(Base):
     key_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
     ends_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     warned_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # When the class of a schedule ends this seat.
+    stops_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    warned_again_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_active_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     crd_status: Mapped[str | None] = mapped_column(Text)
     crd_detail: Mapped[str | None] = mapped_column(Text)

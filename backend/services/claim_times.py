@@ -25,6 +25,10 @@ from backend.states import HOLDING_CLAIM, ClaimStatus
 
 WARNING_S = 900
 WARNING_SHARE = 5
+# Who was warned that long before is warned once more.
+LAST_WARNING_S = 300
+# How much longer a click keeps a seat whose class is over.
+STAY_S = 3_600
 # A use is written down at most this often.
 TOUCH_S = 60
 # A machine that works is in use, whoever sits before it: a training run needs no typing.
@@ -36,9 +40,10 @@ class EndKind(StrEnum):
 
     TIME = "time"  # the pool's time for a seat is over
     IDLE = "idle"  # nobody used it for as long as the pool allows
+    CLASS = "class"  # the class of the pool's schedule is over
 
 
-_WHY = {EndKind.TIME: "its time is over", EndKind.IDLE: "nobody used it"}
+_WHY = {EndKind.TIME: "its time is over", EndKind.IDLE: "nobody used it", EndKind.CLASS: "the class is over"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,12 @@ class SeatEnd:
     at: datetime
     warns_at: datetime
 
+    @property
+    def warns_again_at(self) -> datetime:
+        """When its holder is warned a second time; at its end if the first warning is no earlier than that."""
+        again = self.at - timedelta(seconds=LAST_WARNING_S)
+        return again if self.warns_at < again else self.at
+
 
 def find_end(claim: ClaimView, pool: PoolView) -> SeatEnd | None:
     """The next end of a seat; None if it has none.
@@ -57,7 +68,9 @@ def find_end(claim: ClaimView, pool: PoolView) -> SeatEnd | None:
     """
     if claim.status not in HOLDING_CLAIM:
         return None
-    ends = []
+    ends: list[tuple[datetime, EndKind, int | None]] = []
+    if claim.stops_at is not None:
+        ends.append((claim.stops_at, EndKind.CLASS, None))
     if claim.ends_at is not None:
         ends.append((claim.ends_at, EndKind.TIME, pool.claim_duration_s))
     if pool.idle_limit_s is not None:
@@ -65,7 +78,7 @@ def find_end(claim: ClaimView, pool: PoolView) -> SeatEnd | None:
         ends.append((last + timedelta(seconds=pool.idle_limit_s), EndKind.IDLE, pool.idle_limit_s))
     if not ends:
         return None
-    at, kind, limit_s = min(ends)
+    at, kind, limit_s = min(ends, key=lambda end: end[0])
     ahead = timedelta(seconds=min(WARNING_S, (limit_s or WARNING_S * WARNING_SHARE) / WARNING_SHARE))
     return SeatEnd(kind, max(at, claim.warned_at + ahead) if claim.warned_at else at, at - ahead)
 
@@ -82,13 +95,16 @@ async def extend_claim(db: Database, claim_id: int, holder: Holder) -> ClaimView
         pool = await session.get_one(Pool, claim.pool_id)
         if claim.status not in HOLDING_CLAIM:
             raise Conflict("This seat holds no machine now.", code="no_machine")
-        if claim.ends_at is None and pool.idle_limit_s is None:
+        if claim.ends_at is None and claim.stops_at is None and pool.idle_limit_s is None:
             raise Conflict("This seat has no end: it stays yours until you give it back.", code="no_end")
         now = db.now()
         if claim.ends_at is not None and pool.claim_duration_s is not None:
             claim.ends_at = max(claim.ends_at, now + timedelta(seconds=pool.claim_duration_s))
-        claim.last_active_at, claim.warned_at = now, None
-        message = f"{claim.email} stays" + (f", until {claim.ends_at:%H:%M} UTC" if claim.ends_at else "")
+        if claim.stops_at is not None:
+            claim.stops_at = max(claim.stops_at, now + timedelta(seconds=STAY_S))
+        claim.last_active_at, claim.warned_at, claim.warned_again_at = now, None, None
+        until = min((at for at in (claim.ends_at, claim.stops_at) if at), default=None)
+        message = f"{claim.email} stays" + (f", until {until:%H:%M} UTC" if until else "")
         _note(session, claim, "claim.extended", message, actor_of(claim, holder), now)
         return await view_claim(session, claim, pool)
 
@@ -124,7 +140,10 @@ async def keep_times(db: Database) -> int:
         .join(Pool, Pool.id == Claim.pool_id)
         .join(Vm, Vm.id == Claim.vm_id)
         .outerjoin(LatestHeartbeat, LatestHeartbeat.vm_id == Vm.id)
-        .where(Claim.status.in_(HOLDING_CLAIM), Claim.ends_at.is_not(None) | Pool.idle_limit_s.is_not(None))
+        .where(
+            Claim.status.in_(HOLDING_CLAIM),
+            Claim.ends_at.is_not(None) | Claim.stops_at.is_not(None) | Pool.idle_limit_s.is_not(None),
+        )
     )
     async with db.transaction() as session:
         rows = (await session.execute(query)).all()
@@ -149,10 +168,14 @@ async def _keep_time(db: Database, claim_id: int) -> bool:
         now, end = db.now(), find_end(view_of_claim(claim, pool.name, None), pool)
         # It may have been extended or given back meanwhile.
         if end is None or now < end.warns_at:
-            claim.warned_at = None
+            claim.warned_at = claim.warned_again_at = None
         elif claim.warned_at is None:
             claim.warned_at = now
             message = f"{claim.email} was told that the seat ends soon: {_WHY[end.kind]}"
+            _note(session, claim, "claim.warned", message, Actor.rule(f"seat_{end.kind}"), now)
+        elif claim.warned_again_at is None and end.warns_again_at <= now < end.at:
+            claim.warned_again_at = now
+            message = f"{claim.email} was told again that the seat ends in minutes: {_WHY[end.kind]}"
             _note(session, claim, "claim.warned", message, Actor.rule(f"seat_{end.kind}"), now)
         elif now >= end.at:
             actor = Actor.rule(f"seat_{end.kind}")
@@ -166,7 +189,12 @@ def _is_due(claim: ClaimView, pool: PoolView, now: datetime) -> bool:
     if end is None:
         return False
     is_warned = claim.warned_at is not None
-    return now >= end.at or is_warned != (now >= end.warns_at)
+    is_warned_again = claim.warned_again_at is not None
+    return (
+        now >= end.at
+        or is_warned != (now >= end.warns_at)
+        or (is_warned and not is_warned_again and now >= end.warns_again_at)
+    )
 
 
 def _is_busy(beat: LatestHeartbeat | None, now: datetime) -> bool:

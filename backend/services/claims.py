@@ -344,6 +344,8 @@ def view_of_claim(claim: Claim, pool: str, hostname: str | None) -> ClaimView:
         ended_at=claim.ended_at,
         ends_at=claim.ends_at,
         warned_at=claim.warned_at,
+        stops_at=claim.stops_at,
+        warned_again_at=claim.warned_again_at,
         last_active_at=claim.last_active_at,
         crd_status=CrdStatus(claim.crd_status) if claim.crd_status else None,
         crd_detail=claim.crd_detail,

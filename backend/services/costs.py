@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.errors import InvalidInput
 from backend.models import Vm
+from backend.services.fuses import find_fuse
 from backend.services.pools import check_open, get_pool_row
 from backend.services.prices import PriceView, find_price
 from backend.states import GONE_VM, VmStatus
@@ -53,6 +56,11 @@ async def get_costs(db: Database) -> Costs:
     return Costs(sum(each.per_hour for each in by_pool.values()), sum(each.today for each in by_pool.values()), by_pool)
 
 
+async def sum_pool_costs(session: AsyncSession, pool_id: int, *, since: datetime, now: datetime) -> float:
+    """What the VMs of one pool came to from ``since`` to ``now``, the gone ones included."""
+    return float(await session.scalar(_POOL_COSTS, {"pool_id": pool_id, "since": since, "now": now}) or 0)
+
+
 async def preview_launch(db: Database, pool_name: str, count: int, *, hours: float = DAY_HOURS) -> LaunchPreview:
     """What launching ``count`` VMs would make, and cost in ``hours``. Changes nothing.
 
@@ -68,11 +76,12 @@ async def preview_launch(db: Database, pool_name: str, count: int, *, hours: flo
         living = select(func.count()).where(Vm.pool_id == pool.id, Vm.status.not_in(GONE_VM))
         room = max(0, pool.max - (await session.scalar(living) or 0))
         price = await find_price(session, pool)
+        fuse = await find_fuse(session, pool)
     numbers = range(pool.next_number, pool.next_number + max(0, count))
-    problem = None
-    if count < 1:
+    problem = fuse
+    if fuse is None and count < 1:
         problem = "Launch at least one machine."
-    elif count > room:
+    elif fuse is None and count > room:
         problem = f"Only {room} more fit: the pool takes {pool.max} machines."
     per_hour = (price.per_hour if price else 0.0) * max(0, count)
     return LaunchPreview(
@@ -87,6 +96,10 @@ async def preview_launch(db: Database, pool_name: str, count: int, *, hours: flo
     )
 
 
+_POOL_COSTS = text("""
+SELECT sum(price_per_hour * extract(epoch FROM
+    coalesce(destroyed_at, cast(:now AS timestamptz)) - greatest(created_at, cast(:since AS timestamptz))) / 3600)
+FROM vms WHERE pool_id = :pool_id AND (destroyed_at IS NULL OR destroyed_at > cast(:since AS timestamptz))""")
 # A VM that never left "provisioning" or failed there may never have existed; counted all the same: better too high.
 _COSTS = text(f"""
 SELECT pool_id,

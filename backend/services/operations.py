@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.db.jobs import RUN_OPERATION, defer
 from backend.errors import Conflict, InvalidInput, NotFound
-from backend.models import Operation, OperationLog, OperationVm, Pool, Vm
+from backend.models import Claim, Operation, OperationLog, OperationVm, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.commands import add_command, cancel_open_commands
+from backend.services.fuses import check_fuse
 from backend.services.moves import move_claim, move_operation, move_vm, record_event
 from backend.services.pools import MAX_VMS, check_open, get_pool_row
 from backend.services.prices import PriceView, find_price
@@ -24,6 +25,7 @@ from backend.services.views import LogLineView, OperationView, ProgressView
 from backend.services.vms import lock_vms
 from backend.states import (
     GONE_VM,
+    HOLDING_CLAIM,
     OPEN_OPERATION,
     ClaimStatus,
     CommandKind,
@@ -41,7 +43,7 @@ async def request_launch(db: Database, pool_name: str, count: int, *, actor: Act
     """Inserts ``count`` VMs and the operation that makes them, and defers its job, in one transaction.
 
     Raises:
-        NotFound, Conflict: no such pool, it is closed, or its ``max`` would be passed.
+        NotFound, Conflict: no such pool, it is closed, its ``max`` would be passed, or its budget is spent.
         InvalidInput: count is not from 1 to 1,000, or above the pool's ``max``.
     """
     actor.must_operate()
@@ -54,7 +56,12 @@ async def request_launch(db: Database, pool_name: str, count: int, *, actor: Act
 
 
 async def launch(session: AsyncSession, db: Database, pool: Pool, count: int, *, actor: Actor) -> Operation:
-    """The launch itself, as a step of a transaction that holds the pool locked and knows that there is room."""
+    """The launch itself, as a step of a transaction that holds the pool locked and knows that there is room.
+
+    Raises:
+        Conflict: the pool's budget is spent.
+    """
+    await check_fuse(session, pool)
     at, price = db.now(), await find_price(session, pool)
     vms = [_new_vm(pool, number, at, price) for number in range(pool.next_number, pool.next_number + count)]
     pool.next_number += count
@@ -86,22 +93,30 @@ async def request_destroy(db: Database, hostnames: Collection[str], *, actor: Ac
         vms = [vm for vm in await lock_vms(session, hostnames) if vm.status != VmStatus.DESTROYING]
         if not vms:
             raise Conflict("These machines are being destroyed already.", code="already_destroying")
-        await _end_seats(session, db, vms, actor)
-        await cancel_open_commands(session, [vm.id for vm in vms], detail="the machine is being destroyed", db=db)
-        by_pool: dict[int, list[Vm]] = defaultdict(list)
-        for vm in vms:
-            vm.email = vm.crd_command = None
-            move_vm(session, vm, VmStatus.DESTROYING, actor=actor, at=db.now())
-            if vm.origin == Origin.JOINED:
-                # Not ours to delete: its agent is told to end, and its token dies with the answer.
-                add_command(session, vm.id, CommandKind.STOP, db=db, deadline_s=STOP_DEADLINE_S)
-            else:
-                by_pool[vm.pool_id].append(vm)
-        operations = []
-        for pool_id, group in sorted(by_pool.items()):
-            pool = await session.get_one(Pool, pool_id)
-            operations.append(await _insert(session, db, pool, OperationKind.DESTROY, group, actor))
+        operations = await _destroy(session, db, vms, actor)
     return await list_operations(db, ids=[operation.id for operation in operations])
+
+
+async def destroy_free(session: AsyncSession, db: Database, pool_id: int, *, actor: Actor) -> Operation | None:
+    """Takes away what nobody needs of a pool that is closed: free machines, booting ones, failed ones without a seat.
+
+    Never one that holds a seat, is kept for a look, or is somebody's own. Whoever is just claiming one gets it.
+    """
+    held = select(Claim.id).where(Claim.vm_id == Vm.id, Claim.status.in_(HOLDING_CLAIM)).exists()
+    free = (
+        select(Vm)
+        .where(
+            Vm.pool_id == pool_id,
+            Vm.origin == Origin.TERRAFORM,
+            Vm.status.in_({VmStatus.AVAILABLE, VmStatus.BOOTING, VmStatus.FAILED}),
+            ~held,
+        )
+        .order_by(Vm.id)
+        .with_for_update(skip_locked=True)
+    )
+    vms = list(await session.scalars(free))
+    operations = await _destroy(session, db, vms, actor)
+    return operations[0] if operations else None
 
 
 async def request_destroy_pool(db: Database, pool_name: str, *, actor: Actor) -> tuple[list[OperationView], list[str]]:
@@ -254,6 +269,26 @@ async def give_up_unmade(
             reason=progress.detail or reason,
             operation_id=operation_id,
         )
+
+
+async def _destroy(session: AsyncSession, db: Database, vms: Sequence[Vm], actor: Actor) -> list[Operation]:
+    """The destroying itself, of locked VMs."""
+    await _end_seats(session, db, vms, actor)
+    await cancel_open_commands(session, [vm.id for vm in vms], detail="the machine is being destroyed", db=db)
+    by_pool: dict[int, list[Vm]] = defaultdict(list)
+    for vm in vms:
+        vm.email = vm.crd_command = None
+        move_vm(session, vm, VmStatus.DESTROYING, actor=actor, at=db.now())
+        if vm.origin == Origin.JOINED:
+            # Not ours to delete: its agent is told to end, and its token dies with the answer.
+            add_command(session, vm.id, CommandKind.STOP, db=db, deadline_s=STOP_DEADLINE_S)
+        else:
+            by_pool[vm.pool_id].append(vm)
+    operations = []
+    for pool_id, group in sorted(by_pool.items()):
+        pool = await session.get_one(Pool, pool_id)
+        operations.append(await _insert(session, db, pool, OperationKind.DESTROY, group, actor))
+    return operations
 
 
 async def _check_room(session: AsyncSession, pool: Pool, count: int) -> None:

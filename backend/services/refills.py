@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.models import Operation, Pool, Vm
 from backend.services.actor import Actor
+from backend.services.fuses import find_fuse
 from backend.services.operations import launch
 from backend.states import GONE_VM, OperationKind, OperationStatus, PoolStatus, VmStatus
 
@@ -33,7 +34,7 @@ async def _refill(db: Database, pool_id: int) -> int | None:
         if pool is None or pool.status != PoolStatus.OPEN:
             return None
         missing = await _count_missing(session, pool)
-        if missing < 1 or await _is_backing_off(session, db, pool_id):
+        if missing < 1 or await find_fuse(session, pool) or await _is_backing_off(session, db, pool_id):
             return None
         return (await launch(session, db, pool, missing, actor=RULE)).id
 

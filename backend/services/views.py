@@ -100,6 +100,8 @@ class ClaimView:
     ended_at: datetime | None
     ends_at: datetime | None = None
     warned_at: datetime | None = None
+    stops_at: datetime | None = None
+    warned_again_at: datetime | None = None
     last_active_at: datetime | None = None
     crd_status: CrdStatus | None = None
     crd_detail: str | None = None

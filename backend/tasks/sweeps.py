@@ -7,12 +7,14 @@ from collections.abc import Collection
 
 from backend.db.engine import Database
 from backend.db.notices import NoticeListener
+from backend.services.budgets import watch_budgets
 from backend.services.claim_times import keep_times
 from backend.services.claims import list_pools_waiting, serve_waiting
 from backend.services.commands import expire_commands
 from backend.services.refills import refill_pools
 from backend.services.retention import remove_old
 from backend.services.runs import recover_runs, retry_stalled_jobs
+from backend.services.schedule_runs import keep_schedules
 from backend.services.vms import fail_overdue_vms, record_silence
 from backend.settings import Settings
 from backend.tasks.owner import is_dead
@@ -41,6 +43,8 @@ class Sweeps:
         supervisor.start_every("sweep: seats", 2, self.sweep_seats)
         supervisor.start_every("sweep: runs", 2, self.sweep_runs)
         supervisor.start_every("sweep: refills", 5, self.sweep_refills)
+        supervisor.start_every("sweep: schedules", 5, self.sweep_schedules)
+        supervisor.start_every("sweep: budgets", 15, self.sweep_budgets)
         supervisor.start_every("sweep: retention", 3_600, self.sweep_retention)
 
     async def sweep_silence(self) -> None:
@@ -71,6 +75,14 @@ class Sweeps:
     async def sweep_refills(self) -> None:
         """Launches what pools with an ``available_min`` lack."""
         await refill_pools(self._db)
+
+    async def sweep_schedules(self) -> None:
+        """Begins and stops classes by the clock."""
+        await keep_schedules(self._db, default_lead_s=self._settings.schedules.default_lead_s)
+
+    async def sweep_budgets(self) -> None:
+        """Tells of budgets that are being spent, and opens the fuse of those that are."""
+        await watch_budgets(self._db)
 
     async def sweep_retention(self) -> None:
         """Cuts to size what grows without end."""

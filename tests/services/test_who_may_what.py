@@ -51,6 +51,9 @@ FOR_ADMINS = {
     "update_pool",
     "reset_second_step",
     "record_state_download",
+    "set_budget",
+    "remove_budget",
+    "lift_fuse",
 }
 
 
