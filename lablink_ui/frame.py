@@ -17,6 +17,7 @@ NAVIGATION = (
     ("overview", "Overview", "/admin"),
     ("machines", "Machines", "/admin/instances"),
     ("pools", "Pools", "/admin/pools"),
+    ("schedules", "Schedules", "/admin/schedules"),
     ("operations", "Operations", "/admin/operations"),
     ("events", "Events", "/admin/events"),
     ("people", "People", "/admin/people"),

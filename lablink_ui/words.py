@@ -11,6 +11,7 @@ from backend.states import (
     OperationStatus,
     PoolStatus,
     ProgressState,
+    RunStatus,
     VmStatus,
 )
 
@@ -49,6 +50,13 @@ PROGRESS_WORDS: dict[ProgressState, tuple[str, str]] = {
 POOL_WORDS: dict[PoolStatus, tuple[str, str]] = {
     PoolStatus.OPEN: ("Open", "good"),
     PoolStatus.CLOSED: ("Closed", "idle"),
+}
+RUN_WORDS: dict[RunStatus, tuple[str, str]] = {
+    RunStatus.PLANNED: ("Planned", "idle"),
+    RunStatus.RUNNING: ("Running", "good"),
+    RunStatus.STOPPING: ("Being given back", "busy"),
+    RunStatus.ENDED: ("Over", "idle"),
+    RunStatus.MISSED: ("Missed", "bad"),
 }
 KIND_WORDS: dict[OperationKind, str] = {
     OperationKind.LAUNCH: "Launch",

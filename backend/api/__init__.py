@@ -13,6 +13,7 @@ from backend.api import (
     oidc,
     probes,
     rosters,
+    schedules,
     seat,
     seat_crd,
     seats,
@@ -31,7 +32,8 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
     """Adds every route, the error shape, the limits and the browser's cookie to the outer app."""
-    parts = (probes, agents, boots, seats, seat, seat_crd, terminals, admin, upkeep, tokens, history, rosters, oidc)
+    people = (seats, seat, seat_crd, terminals, oidc)
+    parts = (probes, agents, boots, *people, admin, upkeep, tokens, history, rosters, schedules)
     for module in parts:
         app.include_router(module.router)
     rest = APIRouter()

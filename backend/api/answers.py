@@ -5,7 +5,7 @@ Fields may be added at any time; what is named here stays.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime, time
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -246,6 +246,49 @@ class StatesAnswer(Answer):
     """`GET /api/admin/pools/{name}/states`."""
 
     states: list[StateItem]
+
+
+class ScheduleAnswer(Answer):
+    """`POST /api/admin/schedules`, and an item of its list. Weekdays count from 0, Monday."""
+
+    id: int
+    pool: str
+    name: str
+    zone: str
+    weekdays: list[int]
+    starts: time
+    stops: time
+    first_on: date
+    last_on: date | None
+    skips: list[date]
+    count: int
+    catch_up_s: int
+    paused: bool
+    next_starts_at: datetime | None
+    next_stops_at: datetime | None
+
+
+class SchedulesAnswer(Answer):
+    """`GET /api/admin/schedules`."""
+
+    schedules: list[ScheduleAnswer]
+
+
+class BudgetAnswer(Answer):
+    """`PUT /api/admin/budgets/{pool}`, and an item of the list. US dollars; ``fused``: nothing more is launched."""
+
+    pool: str
+    dollars: float
+    spent: float
+    counts_from: datetime
+    fused: bool
+    lifted: bool
+
+
+class BudgetsAnswer(Answer):
+    """`GET /api/admin/budgets`."""
+
+    budgets: list[BudgetAnswer]
 
 
 class TokensAnswer(Answer):

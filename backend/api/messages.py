@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, time
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -156,6 +157,30 @@ class EnrolmentsMessage(Message):
 
     pool: Name
     count: int
+
+
+class ScheduleMessage(Message):
+    """`POST /api/admin/schedules`. Weekdays count from 0, Monday; times are of the clocks in ``zone``."""
+
+    pool: Name
+    name: Name
+    zone: Name
+    weekdays: Annotated[list[Annotated[int, Field(ge=0, le=6)]], Field(min_length=1, max_length=7)]
+    # Lax: JSON has neither times nor dates, only their words.
+    starts: Annotated[time, Field(strict=False)]
+    stops: Annotated[time, Field(strict=False)]
+    first_on: Annotated[date | None, Field(strict=False)] = None
+    last_on: Annotated[date | None, Field(strict=False)] = None
+    skips: Annotated[list[Annotated[date, Field(strict=False)]], Field(max_length=180)] = []
+    count: Annotated[int, Field(ge=1, le=1_000)]
+    catch_up_s: Annotated[int, Field(ge=0, le=86_400)] = 1_800
+
+
+class BudgetMessage(Message):
+    """`PUT /api/admin/budgets/{pool}`. ``from_now``: what was spent before counts no more."""
+
+    dollars: Annotated[float, Field(ge=0.01, le=10_000_000, allow_inf_nan=False)]
+    from_now: bool = False
 
 
 class TokenMessage(Message):

@@ -210,7 +210,7 @@ async def _restart_times(session: AsyncSession, pool_id: int, spec: PoolSpec, at
     await session.execute(
         update(Claim)
         .where(Claim.pool_id == pool_id, Claim.status.in_(HOLDING_CLAIM))
-        .values(ends_at=ends_at, last_active_at=at, warned_at=None)
+        .values(ends_at=ends_at, last_active_at=at, warned_at=None, warned_again_at=None)
     )
 
 

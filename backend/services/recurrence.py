@@ -100,6 +100,25 @@ def find_zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
 
 
+def read_dates(typed: str, *, most: int) -> frozenset[date]:
+    """The dates that somebody typed, one a line.
+
+    Raises:
+        InvalidInput: a line is none, or there are too many.
+    """
+    found = set()
+    for number, line in enumerate(typed.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            found.add(date.fromisoformat(line.strip()))
+        except ValueError:
+            raise InvalidInput(f"Line {number} is no date such as 2027-05-01: '{line.strip()[:40]}'.") from None
+    if len(found) > most:
+        raise InvalidInput(f"At most {most} dates can be skipped.")
+    return frozenset(found)
+
+
 def describe_days(weekdays: Collection[int]) -> str:
     """``Mon to Fri``, ``Mon, Wed``, ``every day``."""
     days = sorted(weekdays)

@@ -17,7 +17,7 @@ from backend.services.pools import get_pool_row
 from backend.services.recurrence import Recurrence, Window, describe_days, find_next, find_zone, list_windows
 from backend.states import RunStatus
 
-MAX_SKIPS, MAX_NAME = 366, 80
+MAX_SKIPS, MAX_NAME = 180, 80
 
 
 @dataclass(frozen=True, slots=True)

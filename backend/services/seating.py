@@ -219,7 +219,7 @@ WITH free AS ({_FREE_VM.format(columns="id, hostname", pool_id="%(pool_id)s")}
 ),
 claim AS (
     UPDATE claims SET vm_id = free.id, status = '{ClaimStatus.PREPARING}', status_changed_at = %(at)s, reason = NULL,
-        last_active_at = %(at)s, warned_at = NULL, ends_at = {_ENDS_AT}
+        last_active_at = %(at)s, warned_at = NULL, warned_again_at = NULL, ends_at = {_ENDS_AT}
     FROM free, pools AS pool WHERE claims.id = %(claim_id)s AND pool.id = claims.pool_id
     RETURNING claims.id, claims.pool_id, claims.vm_id, claims.email
 ),{_SEATED},

@@ -22,6 +22,7 @@ from lablink_ui.pages import (  # noqa: F401
     pool_screen,
     pool_state,
     pools,
+    schedules,
     seat,
     sign_in,
     sign_in_code,

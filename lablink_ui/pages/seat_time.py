@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.services.claim_times import EndKind, SeatEnd, extend_claim, find_end, touch_claim
+from backend.services.claim_times import STAY_S, EndKind, SeatEnd, extend_claim, find_end, touch_claim
 from backend.services.holders import Holder
 from backend.services.seat_browsers import record_seen
 from backend.services.views import PoolView
@@ -15,7 +15,9 @@ from lablink_ui.words import span
 _WARNINGS = {
     EndKind.TIME: "Your time is nearly over. At the end, what is on the machine is removed. Stay, or save your work.",
     EndKind.IDLE: "Nobody has used your seat for a while. It ends soon, and what is on the machine is removed then.",
+    EndKind.CLASS: "The class ends soon. At the end, what is on the machine is removed. Stay, or save your work.",
 }
+_LAST_WARNING = "Only minutes are left: at the end, what is on the machine is removed. Stay, or save your work now."
 
 
 class TimeCard:
@@ -42,13 +44,15 @@ class TimeCard:
         if end is None or now.pool is None:
             self._warning.say("")
             return
-        is_warned = self._visit.house.db.now() >= end.warns_at
+        at = self._visit.house.db.now()
+        is_warned, is_last = at >= end.warns_at, end.warns_again_at <= at < end.at
         self._before.say("Your seat ends by itself in ")
         self._left.show(end.at)
-        self._after.say("." if end.kind is EndKind.TIME else ", unless it is used.")
-        self._warning.say(_WARNINGS[end.kind] if is_warned else "")
+        self._after.say(", unless it is used." if end.kind is EndKind.IDLE else ".")
+        warning = _LAST_WARNING if is_last else _WARNINGS[end.kind]
+        self._warning.say(warning if is_warned else "")
         self._verb.say(_verb(end, now.pool))
-        self._button.set_visibility(is_warned or end.kind is EndKind.TIME)
+        self._button.set_visibility(is_warned or end.kind is not EndKind.IDLE)
         self._button.classes(**{"add" if is_warned else "remove": "primary"})
 
     async def _stay(self) -> str:
@@ -64,6 +68,8 @@ class TimeCard:
 
 
 def _verb(end: SeatEnd, pool: PoolView) -> str:
+    if end.kind is EndKind.CLASS:
+        return f"Stay {span(STAY_S)} from now"
     if end.kind is EndKind.IDLE or pool.claim_duration_s is None:
         return "I am still here"
     return f"Stay {span(pool.claim_duration_s)} from now"

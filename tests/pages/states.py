@@ -245,6 +245,7 @@ FURNISHED = (
     State("pool-closed", "/admin/pools/retired", is_variant=True),
     State("pool-unknown", "/admin/pools/nowhere", is_variant=True),
     State("events", "/admin/events"),
+    State("schedules", "/admin/schedules", is_full=True),
     public("invite-spent", "/invite/unknown"),
     State("people", "/admin/people", act=invite_somebody, is_full=True),
     State("person", "/admin/people/admin", is_full=True),

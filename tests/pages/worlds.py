@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from backend.db.engine import Database
 from backend.models import Command
 from backend.services.actor import Actor
 from backend.services.aws_spec import AwsSpec
+from backend.services.budgets import set_budget, watch_budgets
 from backend.services.claims import release_own_claim, request_claim
 from backend.services.commands import list_commands_for_agent, record_command_result
 from backend.services.enrolments import announce_boot, create_vm_enrolments
@@ -24,6 +25,8 @@ from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 from backend.services.operations import request_cancel, request_destroy, request_launch
 from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
 from backend.services.runs import LogLine, Progress, begin_run, finish_run, record_log, record_progress
+from backend.services.schedule_runs import keep_schedules
+from backend.services.schedules import ScheduleSpec, create_schedule, pause_schedule
 from backend.services.tokens import hash_token, new_token
 from backend.services.views import OperationView
 from backend.services.vm_logs import record_vm_log
@@ -92,6 +95,7 @@ async def furnish(url: str) -> World:
     await _line(world)
     await _cloud(world)
     await wait_for_ever(world.db)
+    await _classes(world)
     return world
 
 
@@ -304,6 +308,38 @@ async def _cloud(world: World) -> None:
               "tagged as ours, but no machine of that name is known here.", machine),
     ]  # fmt: skip
     await record_findings(world.db, "aws", found, looked_at=pools)
+
+
+async def _classes(world: World) -> None:
+    """A class that runs, one that was missed this morning, one that is paused; money that is half and wholly spent."""
+    db, clock, today = world.db, world.clock, datetime.now(UTC).date()
+    daily = {"weekdays": tuple(range(7)), "first_on": today - timedelta(days=30), "skips": frozenset()}
+    clock.back = timedelta(hours=1)
+    now = db.now().time().replace(second=0, microsecond=0, tzinfo=None)
+    clock.back = timedelta(minutes=65)
+    running = ScheduleSpec(
+        "Genomics 101", "UTC", starts=now, stops=now.replace(hour=(now.hour + 9) % 24), count=5, **daily
+    )
+    await create_schedule(db, "genomics", running, actor=KIM)
+    await keep_schedules(db)
+    clock.back = timedelta(minutes=59)
+    await keep_schedules(db)
+    clock.back = timedelta(days=2)
+    long = "Introduction to Computational Neuroscience for Everybody"
+    missed = ScheduleSpec(
+        long, "America/Argentina/Buenos_Aires", starts=time(0, 5), stops=time(23, 55), count=4, **daily
+    )
+    await create_schedule(db, "retired", missed, actor=KIM)
+    clock.back = timedelta()
+    await keep_schedules(db)
+    evening = ScheduleSpec("Evening lab", "Europe/Berlin", starts=time(18), stops=time(21), count=4, **daily)
+    paused = await create_schedule(db, "vision", evening, actor=KIM)
+    await pause_schedule(db, paused.id, is_paused=True, actor=KIM)
+    await set_budget(db, "genomics", 250, actor=KIM)
+    await set_budget(db, "vision", 0.01, actor=KIM)
+    async with db.transaction() as session:
+        await session.execute(text("UPDATE budgets SET counts_from = now() - interval '1 day'"))
+    await watch_budgets(db)
 
 
 async def _talk(db: Database, hostname: str) -> None:
