@@ -42,7 +42,7 @@ async def server(tmp_path: Path, aws: LocalAws) -> AsyncIterator[Server]:
     await made.close()
 
 
-@pytest.mark.patient
+@pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_what_was_being_made_when_all_was_killed_is_neither_lost_nor_doubled(
     aws: LocalAws, server: Server

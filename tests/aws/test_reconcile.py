@@ -28,6 +28,7 @@ def world(db: Database, aws: LocalAws, tmp_path: Path, monkeypatch: pytest.Monke
     return AwsWorld(db, aws, provider, tmp_path, name)
 
 
+@pytest.mark.long
 async def test_what_a_launch_without_refresh_does_not_see_is_found_and_mended_by_a_button_each(
     world: AwsWorld,
 ) -> None:

@@ -33,7 +33,7 @@ async def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 
 # One test, since making and ending hosts is nearly all waiting, which three do at once.
-@pytest.mark.patient
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_three_environments_live_side_by_side_and_end_one_by_one(aws: LocalAws, tmp_path: Path) -> None:
     deployers = {environment: Deployer(aws, tmp_path / environment) for environment in ENVIRONMENTS}
@@ -59,6 +59,18 @@ async def test_three_environments_live_side_by_side_and_end_one_by_one(aws: Loca
         *(take_away(deployers[environment], environment) for environment in ("test", "prod")),
     )
     assert what_is_left(aws) == [f"lablink-state-{ACCOUNT}-{REGION}-prod", f"lablink-state-{ACCOUNT}-{REGION}-test"]
+    policy = Policy(json.loads(DEPLOYER_POLICY.read_text()))
+    assert [each for each in sorted(read_actions(tmp_path / "recording", KEY)) if not policy.names(each)] == []
+
+
+@pytest.mark.patient
+@pytest.mark.timeout(600)
+async def test_an_environment_is_made_and_taken_away_again(aws: LocalAws, tmp_path: Path) -> None:
+    deployer = Deployer(aws, tmp_path / "test")
+    await bring_up(deployer, "test")
+    check_host(aws, "test")
+    await take_away(deployer, "test")
+    assert what_is_left(aws) == [f"lablink-state-{ACCOUNT}-{REGION}-test"]
     policy = Policy(json.loads(DEPLOYER_POLICY.read_text()))
     assert [each for each in sorted(read_actions(tmp_path / "recording", KEY)) if not policy.names(each)] == []
 

@@ -239,6 +239,7 @@ def test_the_deployers_policy_asks_for_every_resource_only_where_aws_knows_none(
 NO_OPERATIONS = {
     "iam:PassRole",
     "s3:DeleteObjectVersion",
+    "s3:GetObjectVersion",
     "s3:GetAccelerateConfiguration",
     "s3:GetBucketCORS",
     "s3:GetBucketObjectLockConfiguration",

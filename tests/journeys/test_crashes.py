@@ -103,9 +103,9 @@ async def test_a_killed_agent_is_seen_and_repaired(start_server) -> None:
 
 async def test_cancelling_a_launch_half_way_keeps_what_was_made(start_server) -> None:
     server = await start_server(SLOWLY)
-    operation_id, names = await server.launch(12)
-    await until(lambda: len(server.vms.list_running()) >= 4, every_s=0.01)
     async with database_of(server) as db:
+        operation_id, names = await server.launch(12)
+        await until(lambda: len(server.vms.list_running()) >= 2, every_s=0.01)
         await request_cancel(db, operation_id, actor=ADMIN)
     assert (await server.until_operation_ends(operation_id))["status"] == "cancelled"
     vms = await server.until_status(names, "available", "failed")

@@ -91,10 +91,10 @@ async def test_a_new_agent_process_ends_the_terminals_of_the_former(db: Database
 
 async def test_local_machines_offer_terminals_only_while_the_server_listens_on_loopback(db: Database) -> None:
     here, everywhere = PoolSpec(terminal=True), PoolSpec(terminal=True, is_loopback=False)
-    with pytest.raises(InvalidInput, match="loopback"):
+    with pytest.raises(InvalidInput, match="for its own computer alone"):
         await create_pool(db, "lab", everywhere, actor=ADMIN)
     pool = await create_pool(db, "lab", here, actor=ADMIN)
-    with pytest.raises(InvalidInput, match="loopback"):
+    with pytest.raises(InvalidInput, match="for its own computer alone"):
         await update_pool(db, "lab", everywhere, actor=ADMIN)
     check_host("127.0.0.1", [], None)
     with pytest.raises(Conflict, match=r"server\.host=0\.0\.0\.0.*'lab'"):
@@ -103,7 +103,7 @@ async def test_local_machines_offer_terminals_only_while_the_server_listens_on_l
         check_host("0.0.0.0", [], here)
     closed = await set_pool_open(db, "lab", is_open=False, actor=ADMIN)
     check_host("0.0.0.0", [closed], None)
-    with pytest.raises(InvalidInput, match="loopback"):
+    with pytest.raises(InvalidInput, match="for its own computer alone"):
         await set_pool_open(db, "lab", is_open=True, actor=ADMIN, is_loopback=False)
 
 
