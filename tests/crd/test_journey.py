@@ -90,8 +90,17 @@ async def check_axe(person: Visitor) -> None:
 
 
 def registrations(home: Path) -> set[Path]:
-    """The hosts registered in sessions: under the agent's home, or with users of their own where it is root."""
-    return {*home.rglob("host#*.json"), *USERS_HOMES.rglob("host#*.json")}
+    """This machine's registered hosts: under its agent's home, or with users of their own where that is root."""
+    found = {*home.rglob("host#*.json"), *USERS_HOMES.rglob("host#*.json")}
+    return {path for path in found if f'"{home.name}-001"' in read_if_there(path)}
+
+
+def read_if_there(path: Path) -> str:
+    """Its text; none if another test's session, and all that was in it, has ended meanwhile."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 async def stored(server: Server) -> str:

@@ -97,7 +97,7 @@ async def test_local_machines_offer_terminals_only_while_the_server_listens_on_l
     with pytest.raises(InvalidInput, match="for its own computer alone"):
         await update_pool(db, "lab", everywhere, actor=ADMIN)
     check_host("127.0.0.1", [], None)
-    with pytest.raises(Conflict, match=r"server\.host=0\.0\.0\.0.*'lab'"):
+    with pytest.raises(Conflict, match=r"^0\.0\.0\.0: .*'lab'"):
         check_host("0.0.0.0", [pool], None)
     with pytest.raises(Conflict, match=r"pool\.default\.terminal=false"):
         check_host("0.0.0.0", [], here)
