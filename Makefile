@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Most tests wait more than they work: one more of them at once than there are cores, but no crowd on a large machine.
-WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores < 5 ? cores + 1 : 6)))
+# As many tests at once as there are cores, but no crowd on a large machine.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores < 6 ? cores : 6)))
 # The environment of this project alone: nothing that a shell or another project has set may leak in.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH VIRTUAL_ENV

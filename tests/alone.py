@@ -2,7 +2,7 @@
 
 Those marked ``alone`` have it to themselves, since their deadlines are people's: by a lock that many share and one may
 have for itself, on two files that are there anyway. Whoever waits to be alone holds the gate, so that no further test
-begins meanwhile. Those marked ``patient`` mostly wait, for minutes: they begin first, and nobody waits for them.
+begins meanwhile. Those marked ``patient`` mostly wait, for minutes: they begin first.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # The outermost: what a test waits here is none of its own time.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
-    if item.get_closest_marker("patient"):
-        return (yield)
     with _locked(GATE, fcntl.LOCK_EX) as gate, _locked(ROOM, _wanted(item)):
         fcntl.flock(gate, fcntl.LOCK_UN)
         return (yield)

@@ -176,7 +176,7 @@ async def test_while_the_database_is_away_every_page_says_so_and_becomes_true_by
         finally:
             await beside.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
             # Ours were cut too.
-            await furnished.world.db.engine.dispose()
+            await furnished.world.db.close()
     for page in open_pages:
         await expect(page.locator(".banner.stale"), page.url).to_be_hidden()
         await expect(page.get_by_test_id("live-state")).to_have_text("Live")
