@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import psycopg
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from backend.db.express import BROKEN, Connection, ExpressLane
+from backend.db.express import BROKEN, Connection, ExpressLane, is_at_rest
 from backend.errors import Unavailable
 
 LOOK_S = 0.5
@@ -51,6 +52,7 @@ class Database:
             hide_parameters=True,
             connect_args=options,
         )
+        event.listen(self.engine.sync_engine, "checkin", _keep_out_of_pool)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._express = ExpressLane(self.conninfo, size=EXPRESS_SIZE, wait_s=WAIT_S, options=options)
 
@@ -121,6 +123,13 @@ def violated_constraint(exc: BaseException) -> str | None:
     original = getattr(exc, "orig", None)
     diag = getattr(original, "diag", None)
     return getattr(diag, "constraint_name", None)
+
+
+def _keep_out_of_pool(_: object, record: ConnectionPoolEntry) -> None:
+    """Lets a connection that is not at rest end here: the pool makes another one when it needs one."""
+    connection = record.driver_connection
+    if connection is not None and not is_at_rest(connection):
+        record.invalidate()
 
 
 def _unavailable() -> Unavailable:

@@ -8,10 +8,20 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 Connection = psycopg.AsyncConnection[Any]
 BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+def is_at_rest(connection: Connection) -> bool:
+    """Whether a connection is of use to the next one: not dead, and not left in the middle of something.
+
+    A task that is cancelled while ``executemany`` begins leaves it in pipeline mode (psycopg 3.3.9), where each later
+    statement finds no rows.
+    """
+    info = connection.info
+    return info.transaction_status is TransactionStatus.IDLE and info.pipeline_status is PipelineStatus.OFF
 
 
 class ExpressLane:
@@ -43,8 +53,7 @@ class ExpressLane:
                 await self.close()
                 raise
             finally:
-                # What was cancelled in the middle, or has died, is of no use to the next one.
-                if connection.info.transaction_status is TransactionStatus.IDLE:
+                if is_at_rest(connection):
                     self._idle.append(connection)
                 else:
                     await connection.close()

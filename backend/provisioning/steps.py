@@ -195,7 +195,8 @@ class _Execution:
         tfvars = {**inputs.tfvars, **self._unrecorded.tfvars}
         with importing(self._terraform.directory, self._unrecorded.ids):
             plan = await self._terraform.plan(tfvars, parallelism=parallelism, refresh=inputs.refresh)
-        verdict = check_plan(plan, destroying=frozenset() if is_launch else run.targets, living=run.living)
+        living = run.living | await self._list_living()
+        verdict = check_plan(plan, destroying=frozenset() if is_launch else run.targets, living=living)
         if not verdict.is_allowed:
             raise PlanRefused("The plan was refused: " + "; ".join(verdict.refusals) + ".")
         half_made = [name for name in verdict.replaced if name not in run.targets]
@@ -218,11 +219,13 @@ class _Execution:
         return is_whole or vm.is_living or self._run.kind is OperationKind.LAUNCH
 
     async def _recognise(self, state: Mapping[str, bool]) -> Mapping[str, bool]:
-        """Counts those VMs of a launch as whole that Terraform was kept from finishing but that have reported."""
-        half_made = {name for name, is_whole in state.items() if not is_whole} & self._run.targets
-        if self._run.kind is not OperationKind.LAUNCH or not half_made:
+        """Counts those VMs as whole that Terraform was kept from finishing but that have reported, then or since."""
+        half_made = {name for name, is_whole in state.items() if not is_whole}
+        if self._run.kind is OperationKind.DESTROY:
+            half_made -= self._run.targets
+        if not half_made:
             return state
-        living = half_made & await self._until_answered(lambda: runs.list_living(self._db, self._run.operation_id))
+        living = half_made & await self._list_living()
         for name in sorted(living):
             self._report.say("info", f"{name} has reported: it is made, though Terraform was kept from finishing it")
             await self._terraform.count_as_whole(name)
@@ -258,11 +261,13 @@ class _Execution:
         """Nothing may linger of what does not count as made. What sent a heartbeat by now may be in use already."""
         removed = set()
         for hostname in sorted(self._run.targets - whole):
-            living = await self._until_answered(lambda: runs.list_living(self._db, self._run.operation_id))
-            if hostname not in living:
+            if hostname not in await self._list_living():
                 await self._provider.remove_leftovers([hostname])
                 removed.add(hostname)
         return frozenset(removed)
+
+    async def _list_living(self) -> frozenset[str]:
+        return await self._until_answered(lambda: runs.list_living(self._db, self._run.pool.id))
 
     async def _finish(self, outcome: Outcome) -> None:
         await runs.finish_run(

@@ -172,12 +172,10 @@ async def take_in(db: Database, operation_id: int, hostnames: Collection[str]) -
             move_vm(session, vm, VmStatus.PROVISIONING, actor=actor, at=db.now(), reason=why, operation_id=operation_id)
 
 
-async def list_living(db: Database, operation_id: int) -> frozenset[str]:
-    """The hostnames of the operation's VMs that have sent a heartbeat by now."""
-    query = (
-        select(Vm.hostname)
-        .join(OperationVm, OperationVm.vm_id == Vm.id)
-        .where(OperationVm.operation_id == operation_id, Vm.first_heartbeat_at.is_not(None))
+async def list_living(db: Database, pool_id: int) -> frozenset[str]:
+    """The hostnames of the pool's VMs that have sent a heartbeat by now."""
+    query = select(Vm.hostname).where(
+        Vm.pool_id == pool_id, Vm.status != VmStatus.DESTROYED, Vm.first_heartbeat_at.is_not(None)
     )
     async with db.transaction() as session:
         return frozenset(await session.scalars(query))

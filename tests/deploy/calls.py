@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -41,7 +42,15 @@ _S3_ACTIONS = {
 
 def read_actions(recording: Path, key: str) -> set[str]:
     """The actions that were asked for with this access key, by a recording of moto's (``MOTO_ENABLE_RECORDING``)."""
-    return {action for line in recording.read_text().splitlines() if (action := _action(json.loads(line), key))}
+    return {action for entry in _read_entries(recording.read_text()) if (action := _action(entry, key))}
+
+
+def _read_entries(text: str) -> Iterator[dict[str, Any]]:
+    """One object after another: two requests at once may end up on the same line, since moto ends it separately."""
+    decoder, at = json.JSONDecoder(), 0
+    while start := re.compile(r"\S").search(text, at):
+        entry, at = decoder.raw_decode(text, start.start())
+        yield entry
 
 
 def _action(entry: dict[str, Any], key: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,13 @@ def find_postmaster(home: Path) -> psutil.Process | None:
     """The embedded Postgres of this data directory."""
     postgres = list_processes(home, "postgres")
     return next((process for process in postgres if "-D" in process.info["cmdline"]), None)
+
+
+def is_told_to_stop(process: psutil.Process) -> bool:
+    """Whether a SIGINT waits for a suspended process (``ShdPnd`` of proc_pid_status(5): a mask in hexadecimal)."""
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    (pending,) = (line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(pending, 16) & 1 << (signal.SIGINT - 1))
 
 
 def _is_in(path: str | None, root: str) -> bool:

@@ -155,8 +155,9 @@ class Server:
 
         async def reached() -> dict[str, dict[str, Any]] | None:
             vms = await self.list_vms()
-            seen = {name: vms.get(name, {"status": "destroyed"})["status"] for name in hostnames}
-            assert all(status in statuses for status in seen.values()), seen
+            seen = {name: vms.get(name, {"status": "destroyed", "reason": None}) for name in hostnames}
+            others = {name: (vm["status"], vm["reason"]) for name, vm in seen.items() if vm["status"] not in statuses}
+            assert not others, others
             return vms
 
         return await until(reached, within_s=within_s, what=f"{len(hostnames)} VMs {' or '.join(statuses)}")

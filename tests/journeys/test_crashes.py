@@ -11,7 +11,7 @@ from backend.services.actor import Actor
 from backend.services.operations import request_cancel
 from backend.services.vms import request_repair
 from tests.harness.pools import database_of
-from tests.harness.processes import list_processes
+from tests.harness.processes import is_told_to_stop, list_processes
 from tests.harness.server import Server
 from tests.harness.waiting import until
 
@@ -106,7 +106,14 @@ async def test_cancelling_a_launch_half_way_keeps_what_was_made(start_server) ->
     async with database_of(server) as db:
         operation_id, names = await server.launch(12)
         await until(lambda: len(server.vms.list_running()) >= 2, every_s=0.01)
+        # Held, so that it cannot be done before it is told to stop.
+        terraform = list_processes(server.home, "terraform")
+        for process in terraform:
+            process.suspend()
         await request_cancel(db, operation_id, actor=ADMIN)
+        await until(lambda: any(is_told_to_stop(process) for process in terraform))
+        for process in terraform:
+            process.resume()
     assert (await server.until_operation_ends(operation_id))["status"] == "cancelled"
     vms = await server.until_status(names, "available", "failed")
     made = {name for name in names if vms[name]["status"] == "available"}

@@ -15,6 +15,7 @@ from backend.db.engine import Database
 from backend.errors import Unavailable
 from backend.services.operations import get_operation, request_launch
 from backend.services.pools import PoolSpec, ensure_pool
+from backend.services.runs import list_living
 from backend.states import OperationStatus
 from tests.harness.waiting import until
 from tests.provisioning.world import World
@@ -148,6 +149,33 @@ async def test_a_machine_that_reported_is_made_though_terraform_was_kept_from_fi
     running = world.vms.list_running()
     assert (await world.launch(1)).status is SUCCEEDED
     assert world.vms.list_running()["lab-001"] == running["lab-001"]
+
+
+async def test_a_machine_that_reports_while_its_cut_off_launch_ends_is_left_alone_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.hold("lab-001")
+    beats: list[str] = []
+
+    async def look_then_report(db: Database, pool_id: int) -> frozenset[str]:
+        found = await list_living(db, pool_id)
+        if "lab-001" in world.vms.list_running() and not beats:
+            beats.append("lab-001")
+            await world.beat("lab-001")
+        return found
+
+    async def fail_it() -> None:
+        await until(lambda: "lab-001" in world.vms.list_running(), every_s=0.01)
+        await world.fail("lab-001")
+
+    monkeypatch.setattr("backend.services.runs.list_living", look_then_report)
+    assert (await world.launch(1, meanwhile=fail_it)).status is FAILED
+    assert await world.status("lab-001") == "available"
+    running = world.vms.list_running()["lab-001"]
+    later = await world.launch(1)
+    assert later.status is SUCCEEDED, later.reason
+    assert "lab-001 has reported: it is made" in await world.log(later)
+    assert world.vms.list_running()["lab-001"] == running
 
 
 async def test_what_belongs_to_a_pool_is_private_and_its_state_names_machines_only(world: World) -> None:
