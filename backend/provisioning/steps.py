@@ -219,12 +219,16 @@ class _Execution:
         return is_whole or vm.is_living or self._run.kind is OperationKind.LAUNCH
 
     async def _recognise(self, state: Mapping[str, bool]) -> Mapping[str, bool]:
-        """Counts those VMs as whole that Terraform was kept from finishing but that have reported, then or since."""
-        half_made = {name for name, is_whole in state.items() if not is_whole}
-        if self._run.kind is OperationKind.DESTROY:
-            half_made -= self._run.targets
-        if not half_made:
+        """Counts those VMs as whole that Terraform was kept from finishing, now or earlier, but that have reported.
+
+        Where Terraform had finished one, somebody has tainted it since, and means it.
+        """
+        tainted = {name for name, is_whole in state.items() if not is_whole}
+        if not tainted:
             return state
+        unfinished = await self._until_answered(lambda: runs.list_unfinished(self._db, self._run.pool.id))
+        is_launch = self._run.kind is OperationKind.LAUNCH
+        half_made = tainted & (unfinished | self._run.targets if is_launch else unfinished - self._run.targets)
         living = half_made & await self._list_living()
         for name in sorted(living):
             self._report.say("info", f"{name} has reported: it is made, though Terraform was kept from finishing it")

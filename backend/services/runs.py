@@ -181,6 +181,27 @@ async def list_living(db: Database, pool_id: int) -> frozenset[str]:
         return frozenset(await session.scalars(query))
 
 
+async def list_unfinished(db: Database, pool_id: int) -> frozenset[str]:
+    """The hostnames of the pool's VMs that no launch has finished, whatever has become of them since."""
+    finished = (
+        select(OperationVm.vm_id)
+        .join(Operation, Operation.id == OperationVm.operation_id)
+        .where(
+            OperationVm.vm_id == Vm.id,
+            Operation.kind == OperationKind.LAUNCH,
+            OperationVm.state == ProgressState.DONE,
+        )
+    )
+    query = select(Vm.hostname).where(
+        Vm.pool_id == pool_id,
+        Vm.origin == Origin.TERRAFORM,
+        Vm.status != VmStatus.DESTROYED,
+        ~finished.exists(),
+    )
+    async with db.transaction() as session:
+        return frozenset(await session.scalars(query))
+
+
 async def finish_run(
     db: Database,
     operation_id: int,
