@@ -24,13 +24,13 @@ from typing import TextIO
 
 import psutil
 
+from backend.provisioning.priority import NICENESS, yield_to_pages
+
 HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 STOP_GRACE_S = 5.0
 CLEAR_S = 60.0
 LOOK_S = 0.02
 MAX_LOG_BYTES = 1_000_000
-# Twenty Pythons that start at once on a laptop must not make the server's pages wait.
-NICENESS = 5
 REMOVED = ".removed"
 # In the environment of a VM's agent and so of what it starts: whatever bears it ends with the VM.
 MARK = "LABLINK_LOCAL_VM"
@@ -142,6 +142,7 @@ class LocalVms:
                 stderr=output,
                 start_new_session=True,
             )
+        yield_to_pages(process.pid)
         with contextlib.suppress(psutil.Error, OSError):
             started = psutil.Process(process.pid)
             started.nice(max(started.nice(), NICENESS))

@@ -17,13 +17,15 @@ from pathlib import Path
 
 import psutil
 
+from backend.provisioning.priority import NICENESS, yield_to_pages
+
 LOOK_S = 0.05
 PID_FILE = "terraform.pid"
 # How long our own end waits for Terraform's: time to write its state, before what it made is looked for.
 FAREWELL_S = 10.0
 # Making machines can wait; pages that people look at cannot. (The program does it, since on Linux a niceness set from
 # outside reaches one thread alone, and Terraform has several at once.)
-POLITELY = ("nice", "-n", "5")
+POLITELY = ("nice", "-n", str(NICENESS))
 
 
 async def run(
@@ -52,6 +54,7 @@ async def run(
             stderr=sink,
             start_new_session=True,
         )
+    yield_to_pages(process.pid)
     _note_pid(directory, process.pid)
     stopping = asyncio.create_task(_stop_when(cancel, process, grace_s)) if cancel else None
     try:

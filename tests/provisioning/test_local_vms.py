@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from backend.provisioning.local_vms import LocalVms
+from backend.provisioning.priority import NICENESS
 from backend.provisioning.providers.local import LocalProvider
 from backend.settings import load_settings
 from tests.agent.tiny_server import ENROLMENT_TOKEN, TinyServer
@@ -54,7 +55,7 @@ async def test_starting_a_vm_twice_or_many_times_at_once_is_one_process(vms: Loc
     assert set(pids) == {vms.list_running()["lab-001"]}
     assert start(vms, server) == pids[0]
     assert len(await boots(server, 1)) == 1
-    assert psutil.Process(pids[0]).nice() == max(5, os.getpriority(os.PRIO_PROCESS, 0))
+    assert psutil.Process(pids[0]).nice() == max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
 
 
 async def test_a_vm_that_was_off_is_the_same_machine_in_a_new_boot(vms: LocalVms, server: TinyServer) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from backend.provisioning.priority import NICENESS
 from backend.provisioning.process import PID_FILE, end_leftover, run
 from tests.harness.waiting import until
 
@@ -35,7 +36,7 @@ async def test_lines_come_as_they_are_written_and_none_is_lost(tmp_path: Path) -
 async def test_terraform_runs_with_less_right_to_the_processor_than_the_server(tmp_path: Path) -> None:
     lines: list[str] = []
     await run(["nice"], directory=tmp_path, environment=ENVIRONMENT, on_line=lines.append)
-    assert lines == [str(os.getpriority(os.PRIO_PROCESS, 0) + 5)]
+    assert lines == [str(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)]
 
 
 async def test_without_the_program_that_lowers_it_terraform_runs_all_the_same(tmp_path: Path, monkeypatch) -> None:
