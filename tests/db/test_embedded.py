@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+import backend.db.embedded as embedded_module
 from backend.db.embedded import EmbeddedPostgres, PostgresFailed
 from tests.harness.processes import find_postmaster, list_processes
 from tests.harness.waiting import until
@@ -40,10 +42,37 @@ async def test_one_that_runs_is_adopted_and_one_that_is_just_ending_is_waited_fo
     assert find_postmaster(tmp_path) == running
     assert running is not None
     running.terminate()
+    await until(lambda: not is_ready(tmp_path), within_s=5)
     await second.start()
-    assert find_postmaster(tmp_path)
+    assert find_postmaster(tmp_path) not in (None, running)
     await second.stop()
     await until(lambda: list_processes(tmp_path, "postgres") == [], within_s=5)
+
+
+async def test_one_that_begins_to_end_while_it_is_being_adopted_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded = EmbeddedPostgres(tmp_path)
+    await embedded.start()
+    running = find_postmaster(tmp_path)
+    assert running is not None
+    adopt = embedded_module.get_server
+    told_to_end: list[int] = []
+
+    def adopt_one_that_ends(directory: Path, **options: Any) -> Any:
+        if not told_to_end:
+            # As the postmaster writes it, a moment before it is gone.
+            lock = directory / "postmaster.pid"
+            lock.write_text(lock.read_text().replace("ready   ", "stopping"))
+            told_to_end.append(running.pid)
+            running.terminate()
+        return adopt(directory, **options)
+
+    monkeypatch.setattr(embedded_module, "get_server", adopt_one_that_ends)
+    await embedded.start()
+    assert told_to_end
+    assert find_postmaster(tmp_path) not in (None, running)
+    await embedded.stop()
 
 
 async def test_one_that_cannot_start_says_where_to_look(tmp_path: Path) -> None:
@@ -53,3 +82,8 @@ async def test_one_that_cannot_start_says_where_to_look(tmp_path: Path) -> None:
     (tmp_path / "postgres" / "postgresql.conf").write_text("no_such_setting = 1\n")
     with pytest.raises(PostgresFailed, match=str(tmp_path / "postgres" / "log")):
         await embedded.start()
+
+
+def is_ready(home: Path) -> bool:
+    lock = home / "postgres" / "postmaster.pid"
+    return lock.exists() and lock.read_text().rstrip().endswith("ready")
