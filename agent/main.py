@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from agent import __version__
@@ -235,6 +236,9 @@ class Agent:
             "cpu_pct": report.cpu_pct,
             "memory_pct": report.memory_pct,
             "disk_free_pct": report.disk_free_pct,
+            "disk_free_gb": report.disk_free_gb,
+            "container": report.container,
+            "sent_at": datetime.now(UTC).isoformat(),
         }
 
     def _poll(self, token: str) -> None:
@@ -299,7 +303,7 @@ class Agent:
                 result = {"status": "succeeded", "detail": detail, "data": data}
             except CommandFailed as exc:
                 result = {"status": "failed", "detail": str(exc), "data": {}}
-            logger.info("command %s (%s): %s", command_id, kind, result["detail"])
+            logger.info("command %s (%s): %s%s", command_id, kind, result["detail"], _asked_by(payload))
             # Kept before it is told: if telling fails, it is told again at the next delivery, not done again.
             self._store.keep_result(command_id, result)
         refused = None
@@ -333,6 +337,12 @@ class Agent:
                 backoff.reset()
             except ServerAway as exc:
                 time.sleep(backoff.pause_s(exc))
+
+
+def _asked_by(payload: Mapping[str, object]) -> str:
+    """The id of the request that a command came of, by which the server's log is searched."""
+    request_id = str(payload.get("request_id") or "")[:64]
+    return f" [{request_id}]" if request_id.isprintable() and request_id else ""
 
 
 def _secrets_of(config: Config) -> tuple[str, ...]:

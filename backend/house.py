@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
+from importlib.metadata import version
 
 from backend.db.borrowed import alone_in
 from backend.db.embedded import EmbeddedPostgres
@@ -27,6 +28,7 @@ from backend.provisioning.checks import Check, problem
 from backend.provisioning.providers import Provider
 from backend.services.actor import Actor
 from backend.services.aws_spec import AwsSpec
+from backend.services.health_limits import HealthLimits
 from backend.services.local_terminals import check_host
 from backend.services.pools import PoolSpec, ensure_pool, get_pool, list_pools
 from backend.services.sign_in import ensure_api_token, ensure_first_admin
@@ -34,6 +36,7 @@ from backend.services.throttles import Throttle
 from backend.services.vms import list_terraform_hostnames
 from backend.settings import Settings
 from backend.tasks.reconcile import PRICES_EVERY_S, Reconciler
+from backend.tasks.server_watch import ServerWatch
 from backend.tasks.supervisor import Supervisor
 from backend.tasks.sweeps import Sweeps
 from backend.tasks.worker import make_providers, make_worker, work_on_jobs
@@ -58,6 +61,7 @@ class House:
     commands: CommandWaits
     terminals: Terminals
     supervisor: Supervisor
+    watch: ServerWatch
     providers: dict[str, Provider]
     reconciler: Reconciler
     throttle: Throttle
@@ -157,12 +161,13 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
         db=db,
         listener=listener,
         live=read_model,
-        heartbeats=HeartbeatBuffer(db),
+        heartbeats=HeartbeatBuffer(db, HealthLimits.of(settings.health, agent_version=version("lablink"))),
         admin_pages=AdminPages(db, read_model),
         agent_tokens=agent_tokens,
         commands=CommandWaits(db, listener),
         terminals=Terminals(db, listener, agent_tokens.authenticate),
         supervisor=Supervisor(),
+        watch=ServerWatch(listener, settings),
         providers=providers,
         reconciler=Reconciler(db, providers, read_model),
         throttle=Throttle(server.sign_in_attempts, server.sign_in_window_s),
@@ -199,7 +204,7 @@ async def _start(house: House) -> None:
     await _tidy_up(house)
     start("reconcile", house.reconciler.run)
     house.supervisor.start_every("prices", PRICES_EVERY_S, house.reconciler.read_prices)
-    Sweeps(db, house.listener, settings, house.running).start(house.supervisor)
+    Sweeps(db, house.listener, settings, house.running, house.watch).start(house.supervisor)
 
 
 async def _tidy_up(house: House) -> None:

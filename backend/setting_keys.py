@@ -61,7 +61,10 @@ class ServerSettings:
     trusted_proxies: list[str] = field(
         default_factory=list, metadata=_each("Proxies whose X-Forwarded-For, -Proto and -Host are believed", _NETWORK)
     )
-    metrics: bool = _key(False, "Whether /metrics (Prometheus) is served; it needs an admin API token all the same")
+    metrics: bool = _key(
+        False,
+        "Whether /metrics (Prometheus) is served: to LABLINK_METRICS_TOKEN and to whoever may look at the console",
+    )
     reconnect_timeout_s: int = _key(
         30, "How long a page is kept for a browser that lost its connection, in seconds", low=3, high=600
     )
@@ -83,6 +86,19 @@ class AgentSettings:
     unreachable_after_s: int = _key(
         50, "Seconds of silence after which a VM is shown as unreachable", low=3, high=3_600
     )
+
+
+@dataclass
+class HealthSettings:
+    """When a machine is not well. A pool may have figures of its own, under the same names."""
+
+    disk_free_pct: float = _key(10.0, "Percent of the disk below which it is nearly full …", low=0, high=100)
+    disk_free_gb: float = _key(10.0, "… if that is less than this too, in GB", low=0, high=100_000)
+    memory_pct: float = _key(97.0, "Percent of the memory in use from which it is nearly used up", low=1, high=100)
+    hot_c: float = _key(90.0, "Temperature from which a GPU is too hot, in °C", low=30, high=200)
+    clock_skew_s: float = _key(30.0, "Seconds that a machine's clock may differ from ours", low=1, high=86_400)
+    gpus: int = _key(0, "GPUs that each machine must have; 0: as many as it once had", low=0, high=64)
+    settle_s: float = _key(60.0, "Seconds for which a condition must be gone before it is over", low=0, high=3_600)
 
 
 @dataclass
@@ -244,7 +260,8 @@ class LiveSettings:
 class RetentionSettings:
     """How much history is kept."""
 
-    samples_hours: int = _key(24, "Hours of chart points", low=1, high=8_760)
+    samples_hours: int = _key(24, "Hours of every machine's heartbeats, for charts", low=1, high=8_760)
+    averages_days: int = _key(30, "Days of their averages of ten minutes", low=1, high=3_660)
     log_lines_per_vm: int = _key(5_000, "Log lines of each VM", low=100, high=1_000_000)
     events_days: int = _key(365, "Days of events", low=1, high=36_500)
 
@@ -259,6 +276,33 @@ class SchedulesSettings:
         low=0,
         high=7_200,
     )
+
+
+_MAIL = (r"[^\s@<>,]{1,64}@[^\s@<>,]{1,190}", "an e-mail address")
+
+
+@dataclass
+class AlarmSettings:
+    """When alarms ring, and where they are told. Secrets: LABLINK_WEBHOOK_URL, _WEBHOOK_SECRET, _SMTP_PASSWORD."""
+
+    failed_after_s: int = _key(60, "Seconds a machine may be failed before that is an alarm", low=0, high=86_400)
+    line_people: int = _key(10, "People in a pool's line that are an alarm", low=1, high=10_000)
+    line_wait_s: int = _key(600, "Seconds in line that are an alarm", low=1, high=86_400)
+    disk_free_pct: int = _key(
+        10, "Free space of the data directory's disk below which that is an alarm, in %", low=1, high=90
+    )
+    loop_lag_s: float = _key(1.0, "Seconds by which the server may be late, thrice in a minute", low=0.05, high=60)
+    quiet_s: int = _key(60, "Seconds for which a cause must be gone before its alarm is resolved", low=0, high=3_600)
+    email_to: list[str] = field(default_factory=list, metadata=_each("Who gets alarms by e-mail", _MAIL))
+    email_from: str | None = _key(None, "The sender of those e-mails", form=_MAIL)
+    smtp_host: str | None = _key(
+        None, "The mail server; without it no e-mail is sent", form=(r"[^\s/]+", "a host name or an address")
+    )
+    smtp_port: int = _key(587, "The port of the mail server", low=1, high=65_535)
+    smtp_security: str = _key(
+        "starttls", "How the way there is encrypted; none only on this computer", choices=("starttls", "tls", "none")
+    )
+    smtp_user: str | None = _key(None, "Our name there, if it asks for one", form=(r"\S{1,255}", "text without spaces"))
 
 
 @dataclass
@@ -276,6 +320,7 @@ class Keys:
     server: ServerSettings = field(default_factory=ServerSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
+    health: HealthSettings = field(default_factory=HealthSettings)
     pool: PoolsSettings = field(default_factory=PoolsSettings)
     terraform: TerraformSettings = field(default_factory=TerraformSettings)
     aws: AwsSettings = field(default_factory=AwsSettings)
@@ -284,4 +329,5 @@ class Keys:
     live: LiveSettings = field(default_factory=LiveSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     schedules: SchedulesSettings = field(default_factory=SchedulesSettings)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     log: LogSettings = field(default_factory=LogSettings)

@@ -33,6 +33,7 @@ from backend.setting_keys import Keys
 TERRAFORM_VERSION = "1.11.4"
 MIN_API_TOKEN = 24
 SHOWN_VALUE = 80
+_WEBHOOK_URL = re.compile(r"https://[^\s/@]+(/\S*)?|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/\S*)?")
 
 
 class SettingsError(Exception):
@@ -52,6 +53,10 @@ class Secrets:
     database_url: str | None = None
     keys: str | None = None
     oidc_client_secret: str | None = None
+    webhook_url: str | None = None
+    webhook_secret: str | None = None
+    smtp_password: str | None = None
+    metrics_token: str | None = None
 
     def __repr__(self) -> str:
         return "Secrets(…)"
@@ -60,7 +65,16 @@ class Secrets:
         """Every secret there is, and the password within the database's URL: what no log may hold."""
         password = urlsplit(self.database_url).password if self.database_url else None
         keys = (self.keys or "").split(",")
-        given = (self.admin_password, self.api_token, self.database_url, self.oidc_client_secret, password, *keys)
+        alarms = (self.webhook_url, self.webhook_secret, self.smtp_password, self.metrics_token)
+        given = (
+            self.admin_password,
+            self.api_token,
+            self.database_url,
+            self.oidc_client_secret,
+            password,
+            *keys,
+            *alarms,
+        )
         return tuple(value.strip() for value in given if value and value.strip())
 
 
@@ -273,6 +287,11 @@ def _check_together(keys: Keys) -> None:
         raise SettingsError("pool.default.aws.subnet_ids goes with pool.default.aws.vpc_id, and not with zones")
     if (keys.oidc.issuer is None) != (keys.oidc.client_id is None):
         raise SettingsError("oidc.issuer and oidc.client_id must be set together")
+    alarms = keys.alarms
+    if alarms.smtp_host is not None and not (alarms.email_to and alarms.email_from):
+        raise SettingsError("alarms.smtp_host goes with alarms.email_to and alarms.email_from")
+    if alarms.smtp_host is not None and alarms.smtp_security == "none" and not _is_loopback(alarms.smtp_host):
+        raise SettingsError("alarms.smtp_security=none is for a mail server on this computer; use starttls or tls")
     for network in keys.server.trusted_proxies:
         try:
             ip_network(network, strict=False)
@@ -304,9 +323,16 @@ def _read_secrets(environment: Mapping[str, str]) -> Secrets:
         database_url=_read_secret(environment, "LABLINK_DATABASE_URL"),
         keys=_read_secret(environment, "LABLINK_KEYS"),
         oidc_client_secret=_read_secret(environment, "LABLINK_OIDC_CLIENT_SECRET"),
+        webhook_url=_read_secret(environment, "LABLINK_WEBHOOK_URL"),
+        webhook_secret=_read_secret(environment, "LABLINK_WEBHOOK_SECRET"),
+        smtp_password=_read_secret(environment, "LABLINK_SMTP_PASSWORD"),
+        metrics_token=_read_secret(environment, "LABLINK_METRICS_TOKEN"),
     )
-    if secrets.api_token is not None and len(secrets.api_token) < MIN_API_TOKEN:
-        raise SettingsError(f"LABLINK_API_TOKEN must have {MIN_API_TOKEN} characters or more")
+    for name, token in (("API", secrets.api_token), ("METRICS", secrets.metrics_token)):
+        if token is not None and len(token) < MIN_API_TOKEN:
+            raise SettingsError(f"LABLINK_{name}_TOKEN must have {MIN_API_TOKEN} characters or more")
+    if secrets.webhook_url is not None and not _WEBHOOK_URL.fullmatch(secrets.webhook_url):
+        raise SettingsError("LABLINK_WEBHOOK_URL must be an https:// address (http:// on this computer alone)")
     if secrets.database_url is not None and not secrets.database_url.startswith(
         ("postgresql://", "postgres://", "postgresql+psycopg://")
     ):

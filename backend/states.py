@@ -157,6 +157,40 @@ class RunStatus(StrEnum):
     MISSED = "missed"  # it was not begun; the note says why
 
 
+class AlarmKind(StrEnum):
+    """What an alarm is about."""
+
+    MACHINE_FAILED = "machine-failed"  # machines of a pool have failed and nothing has mended them
+    REFILL = "refill"  # a pool that shall hold free machines does not get them
+    LINE = "line"  # too many people wait for a machine, or one of them for too long
+    OPERATION_FAILED = "operation-failed"  # a Terraform run failed, and none after it has done better
+    BUDGET = "budget"  # a good part of a pool's budget is spent, or all of it
+    SERVER = "server"  # a server process is unwell: slow, deaf, or short of disk
+
+
+class AlarmNews(StrEnum):
+    """What is told of an alarm."""
+
+    OPENED = "opened"  # its cause is there
+    WORSENED = "worsened"  # it matters more than before
+    RESOLVED = "resolved"  # its cause is gone
+
+
+class Channel(StrEnum):
+    """How alarms leave the house."""
+
+    WEBHOOK = "webhook"  # posted to an address
+    EMAIL = "email"  # sent by SMTP
+
+
+class DeliveryStatus(StrEnum):
+    """Where a message about an alarm stands."""
+
+    QUEUED = "queued"  # to be sent, or to be tried again
+    SENT = "sent"  # taken by the other side
+    GIVEN_UP = "given-up"  # not taken for a day
+
+
 class Phase(StrEnum):
     """How far an agent is with its machine (its own word, in heartbeats)."""
 
@@ -172,6 +206,36 @@ class Health(StrEnum):
     HEALTHY = "healthy"  # fit to be offered
     DEGRADED = "degraded"  # works, with a reason to look
     UNHEALTHY = "unhealthy"  # not fit to be offered
+
+
+class Severity(StrEnum):
+    """How much a condition of a machine or an alarm matters, the mildest first."""
+
+    INFO = "info"  # good to know; nothing follows from it
+    WARNING = "warning"  # somebody should look today; a machine is degraded
+    CRITICAL = "critical"  # somebody should look now; a machine is unhealthy, not fit to be offered
+
+    @property
+    def rank(self) -> int:
+        """Higher for what matters more."""
+        return list(Severity).index(self)
+
+
+class ConditionKind(StrEnum):
+    """What can be wrong with a machine."""
+
+    GPU_LOST = "gpu-lost"  # a GPU that was there a moment ago does not answer
+    GPU_MISSING = "gpu-missing"  # fewer GPUs than there should be
+    GPU_ERRORS = "gpu-errors"  # Xid errors, or memory errors that could not be corrected
+    GPU_HOT = "gpu-hot"  # hotter than the pool allows
+    GPU_THROTTLED = "gpu-throttled"  # slows itself down, for heat or for lack of power
+    DISK = "disk"  # nearly full
+    MEMORY = "memory"  # nearly used up
+    CONTAINER = "container"  # the workload's container is dead, or starts again and again
+    CLOCK = "clock"  # its clock is not ours
+    AGENT_OLD = "agent-old"  # its agent is of another version than the server
+    SILENT = "silent"  # nothing was heard for too long
+    REPORTED = "reported"  # what its agent says in its own words
 
 
 class Role(StrEnum):

@@ -23,6 +23,10 @@ _ENVIRONMENT = {
     "LABLINK_DATABASE_URL": "an external Postgres (default: the embedded one)",
     "LABLINK_KEYS": "keys that seal and sign, newest first (default: made, and kept in the data directory)",
     "LABLINK_OIDC_CLIENT_SECRET": "our secret with the organisation's sign-in",
+    "LABLINK_WEBHOOK_URL": "where alarms are posted (https://…); Slack's and its like hold a secret",
+    "LABLINK_WEBHOOK_SECRET": "signs what is posted there, by the rules of standardwebhooks.com",
+    "LABLINK_SMTP_PASSWORD": "the password of alarms.smtp_user",
+    "LABLINK_METRICS_TOKEN": "a token that may read /metrics and nothing else, 24 characters or more",
 }
 _ENVIRONMENT_HELP = "Secrets come from the environment, or from a file named by …_FILE:\n" + "\n".join(
     f"  {name:<26} {text}" for name, text in _ENVIRONMENT.items()

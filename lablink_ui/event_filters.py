@@ -17,6 +17,7 @@ _GROUPS = {
     "machines": "Machines",
     "seats": "Seats",
     "operations": "Operations",
+    "alarms": "Alarms and budgets",
     "pools": "Pools",
     "people": "People and sign-ins",
 }

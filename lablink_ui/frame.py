@@ -12,6 +12,7 @@ from nicegui.element import Element
 from lablink_ui.components import Ask
 from lablink_ui.parts import Text, form_token_field, icon_of, tag, text
 from lablink_ui.theme import use_theme
+from lablink_ui.words import count
 
 NAVIGATION = (
     ("overview", "Overview", "/admin"),
@@ -24,6 +25,32 @@ NAVIGATION = (
 )
 
 
+class _Bell:
+    """The link to the alarms: silent, or with the number of those that nobody has acknowledged."""
+
+    def __init__(self, *, is_here: bool) -> None:
+        self._number = -1
+        here = "page" if is_here else None
+        with tag("a", "icon-button bell", href="/admin/alarms", title="Alarms", aria_current=here) as self._link:
+            icon_of("bell")
+            self._badge = text("span", "", "badge", aria_hidden="true")
+            tag("span", "sr", "Alarms")
+        self._link.props["data-testid"] = "alarm-bell"
+        # Told to screen readers when it changes, and only then.
+        self._said = text("span", "", "sr", role="status")
+        self.show(0)
+
+    def show(self, number: int) -> None:
+        if number == self._number:
+            return
+        self._number = number
+        self._badge.say(str(number) if number < 100 else "99+")
+        self._badge.set_visibility(number > 0)
+        self._link.props["data-status"] = str(number)
+        self._link.update()
+        self._said.say(f"{count(number, 'alarm')} to look at" if number else "")
+
+
 @dataclass
 class Frame:
     """The frame of a page: where its title's buttons go, its dialog, and its live mark."""
@@ -33,7 +60,13 @@ class Frame:
     buttons: Element
     _chip: Text
     _stale: Element
+    _bell: _Bell | None = None
     _is_live: bool = True
+
+    def ring(self, alarms: int) -> None:
+        """Shows how many alarms nobody has acknowledged."""
+        if self._bell is not None:
+            self._bell.show(alarms)
 
     def set_live(self, *, is_live: bool) -> None:
         """Shows whether what the page says is true right now."""
@@ -54,7 +87,7 @@ def admin_frame(title: str, *, active: str, user: str, subtitle: str = " ") -> I
     use_theme()
     ui.page_title(f"{title} · LabLink")
     tag("a", "skip", "Skip to the content", href="#content")
-    chip, stale = _top(user)
+    chip, stale, bell = _top(user, is_alarms=active == "alarms")
     with tag("div", "shell"):
         with tag("div", "side"), tag("nav", aria_label="Console"):
             for name, words, href in NAVIGATION:
@@ -67,7 +100,7 @@ def admin_frame(title: str, *, active: str, user: str, subtitle: str = " ") -> I
                     tag("h1", "", title)
                     said = text("p", subtitle, "sub")
                 buttons = tag("div", "push")
-            yield Frame(Ask(), said, buttons, chip, stale)
+            yield Frame(Ask(), said, buttons, chip, stale, bell)
 
 
 @contextmanager
@@ -75,7 +108,7 @@ def public_frame(title: str, *, wide: bool = False) -> Iterator[Frame]:
     """The frame of a researcher's page: one panel, nothing to get lost in."""
     use_theme()
     ui.page_title(f"{title} · LabLink")
-    chip, stale = _top(None)
+    chip, stale, _ = _top(None)
     with tag("div", "public"), tag("div", "panel wide" if wide else "panel"):
         with tag("div", "hero"):
             tag("h1", "", title)
@@ -85,7 +118,8 @@ def public_frame(title: str, *, wide: bool = False) -> Iterator[Frame]:
         yield Frame(Ask(), said, buttons, chip, stale)
 
 
-def _top(user: str | None) -> tuple[Text, Element]:
+def _top(user: str | None, *, is_alarms: bool = False) -> tuple[Text, Element, _Bell | None]:
+    bell = None
     with tag("div", "top"):
         with tag("a", "brand", href="/admin" if user else "/"):
             icon_of("logo")
@@ -93,8 +127,14 @@ def _top(user: str | None) -> tuple[Text, Element]:
         with tag("span", "live-chip", role="status"):
             chip = text("span", "Live", "chip good when-on", data_testid="live-state", data_status="live")
             tag("span", "chip busy when-off", "Reconnecting")
+        if user:
+            bell = _Bell(is_here=is_alarms)
         with tag(
-            "button", "icon-button push", type="button", aria_label="Light or dark", title="Light or dark"
+            "button",
+            "icon-button" if user else "icon-button push",
+            type="button",
+            aria_label="Light or dark",
+            title="Light or dark",
         ) as toggle:
             icon_of("moon")
         toggle.on("click", js_handler="() => window.lablinkToggleTheme()")
@@ -119,4 +159,4 @@ def _top(user: str | None) -> tuple[Text, Element]:
         role="status",
         data_status="live",
     )
-    return chip, stale
+    return chip, stale, bell

@@ -45,7 +45,12 @@ def make_app(house: House) -> FastAPI:
     app = FastAPI(title="LabLink", version="1", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None)
     # Pages are drawn by NiceGUI's own app, which is mounted in this one.
     app.state.house = nicegui_app.state.house = house
-    add_api(app, body_limit_bytes=settings.server.body_limit_bytes, secure=settings.public_url.startswith("https://"))
+    add_api(
+        app,
+        body_limit_bytes=settings.server.body_limit_bytes,
+        secure=settings.public_url.startswith("https://"),
+        has_metrics=settings.server.metrics,
+    )
     app.add_middleware(OwnOrigin, path="/_nicegui_ws")
     # Outermost: everything within sees who really asks, and under which name.
     app.add_middleware(TrustedProxies, networks=settings.server.trusted_proxies)

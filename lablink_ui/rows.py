@@ -6,14 +6,18 @@ from datetime import datetime
 from typing import Any
 
 from backend.live.changes import Snapshot
+from backend.services.alarms import AlarmView
+from backend.services.conditions import ConditionView
 from backend.services.rosters import RosterEntryView
 from backend.services.views import EventView, LogLineView, OperationView, PoolView, ProgressView, VmView
-from backend.states import Health, OperationStatus, ProgressState, VmStatus
+from backend.states import ConditionKind, Health, OperationStatus, ProgressState, Severity, VmStatus
 from lablink_ui.components import Row
 from lablink_ui.words import (
+    ALARM_WORDS,
     OPERATION_WORDS,
     POOL_WORDS,
     PROGRESS_WORDS,
+    SEVERITY_WORDS,
     VM_WORDS,
     duration,
     money,
@@ -42,9 +46,12 @@ def vm_row(vm: VmView) -> Row:
         testid=f"vm-{vm.hostname}",
         status=vm.status,
         group=_vm_group(vm),
-        gist=f"{vm.status} {vm.email} {vm.reason} {vm.health} {vm.unreachable_since} {vm.boot_id} {vm.is_draining}",
+        gist=f"{vm.status} {vm.email} {vm.reason} {notes} {vm.boot_id}",
         words=" ".join(
-            (vm.hostname, vm.pool, vm.provider, vm.status, VM_WORDS[vm.status][0], vm.email or "", vm.reason or "")
+            (
+                *(vm.hostname, vm.pool, vm.provider, vm.status, VM_WORDS[vm.status][0], vm.email or ""),
+                *(vm.reason or "", *(note["text"] for note in notes)),
+            )
         ),
         actions=list(vm.actions),
         ticks=True,
@@ -78,18 +85,24 @@ def trouble_reason(vm: VmView) -> str | None:
 
 
 def condition_notes(vm: VmView) -> list[dict[str, str]]:
-    """The conditions shown beside a status."""
-    notes = []
-    if vm.unreachable_since and vm.status not in {VmStatus.DESTROYING, VmStatus.DESTROYED}:
-        notes.append(
-            {"text": "Unreachable", "tone": "bad", "title": f"silent since {vm.unreachable_since:%H:%M:%S} UTC"}
-        )
-    if vm.health in {Health.UNHEALTHY, Health.DEGRADED}:
-        tone = "bad" if vm.health is Health.UNHEALTHY else "busy"
+    """The conditions shown beside a status, the worst first: each a word, with its sentence behind it."""
+    notes = [
+        {"text": condition_word(vm, each), "tone": SEVERITY_WORDS[each.severity][1], "title": each.sentence}
+        for each in vm.conditions
+    ]
+    # While a machine boots, its health may be known from elsewhere than from heartbeats.
+    if not vm.conditions and vm.health in {Health.UNHEALTHY, Health.DEGRADED}:
+        tone = "bad" if vm.health is Health.UNHEALTHY else "warn"
         notes.append({"text": vm.health.capitalize(), "tone": tone, "title": "; ".join(vm.reasons)})
     if vm.is_draining:
         notes.append({"text": "Draining", "tone": "busy", "title": "leaves the pool when its seat has ended"})
     return notes
+
+
+def condition_word(vm: VmView, condition: ConditionView) -> str:
+    """A word for a condition; for what an agent says in its own words, the verdict."""
+    is_verdict = condition.kind is ConditionKind.REPORTED and condition.severity is not Severity.INFO
+    return vm.health.capitalize() if is_verdict and vm.health else condition.title
 
 
 def operation_row(operation: OperationView) -> Row:
@@ -220,6 +233,32 @@ def event_row(event: EventView, snapshot: Snapshot | None = None) -> Row:
         by=person(event.actor) + (f" · {event.address}" if event.address else ""),
         at=_iso(event.at),
         sort={"what": event.message, "by": event.actor, "at": event.id},
+    )
+
+
+def alarm_row(alarm: AlarmView) -> Row:
+    """An alarm that is over."""
+    by = person(alarm.acknowledged_by) if alarm.acknowledged_by else None
+    return _row(
+        alarm.id,
+        name=str(alarm.id),
+        testid=f"alarm-{alarm.id}",
+        status="resolved",
+        group=alarm.severity,
+        gist="",
+        words=f"{alarm.sentence} {alarm.pool or ''} {ALARM_WORDS[alarm.kind]} {by or ''}",
+        what=_link(alarm.sentence, alarm.place, ALARM_WORDS[alarm.kind]),
+        state=_chip(SEVERITY_WORDS[alarm.severity]),
+        opened=_iso(alarm.opened_at),
+        resolved=_iso(alarm.resolved_at),
+        by=by,
+        sort={
+            "what": alarm.sentence,
+            "state": alarm.severity.rank,
+            "opened": _iso(alarm.opened_at),
+            "resolved": _iso(alarm.resolved_at),
+            "by": by,
+        },
     )
 
 

@@ -18,6 +18,7 @@ from backend.api.cookies import session_cookie
 from backend.errors import Forbidden, LabLinkError, Unauthenticated, Unavailable
 from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
+from backend.request_ids import begin_request
 from backend.services.actor import Actor
 from backend.services.sign_in import AdminIdentity, find_session
 from backend.states import Role
@@ -58,6 +59,8 @@ class Visit:
             Unauthenticated: the session has ended.
             Forbidden: the role does not allow it (default: operators and admins may).
         """
+        # What is done by a click comes over a socket: it is a request of its own.
+        begin_request()
         admin = await find_session(self.house.db, self.secret)
         if admin is None:
             raise Unauthenticated("Your session has ended. Sign in again.")
@@ -116,12 +119,14 @@ async def follow(
 
     def take(changes: ChangeSet) -> None:
         frame.set_live(is_live=snapshot.is_live)
+        frame.ring(snapshot.ringing)
         with client:
             on_changes(snapshot, changes)
 
     # No await between the first picture and the subscription: nothing falls between them.
     start(snapshot)
     frame.set_live(is_live=snapshot.is_live)
+    frame.ring(snapshot.ringing)
     forget = house.live.subscribe(take)
     client.on_delete(forget)
     return forget

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backend.services.views import OperationView
 from backend.states import (
+    AlarmKind,
     CheckStatus,
     ClaimStatus,
     FindingKind,
@@ -12,6 +13,7 @@ from backend.states import (
     PoolStatus,
     ProgressState,
     RunStatus,
+    Severity,
     VmStatus,
 )
 
@@ -73,6 +75,19 @@ FINDING_WORDS: dict[FindingKind, str] = {
     FindingKind.STOPPED: "Off",
     FindingKind.CHANGED: "Changed",
     FindingKind.DISOWNED: "Disowned",
+}
+SEVERITY_WORDS: dict[Severity, tuple[str, str]] = {
+    Severity.INFO: ("Note", "info"),
+    Severity.WARNING: ("Warning", "warn"),
+    Severity.CRITICAL: ("Critical", "bad"),
+}
+ALARM_WORDS: dict[AlarmKind, str] = {
+    AlarmKind.MACHINE_FAILED: "Machines failed",
+    AlarmKind.REFILL: "Cannot refill",
+    AlarmKind.LINE: "Line",
+    AlarmKind.OPERATION_FAILED: "Operation failed",
+    AlarmKind.BUDGET: "Budget",
+    AlarmKind.SERVER: "Server",
 }
 CHECK_WORDS: dict[CheckStatus, tuple[str, str]] = {
     CheckStatus.OK: ("OK", "good"),

@@ -10,6 +10,7 @@ from backend.api import (
     agents,
     boots,
     history,
+    metrics,
     oidc,
     probes,
     rosters,
@@ -25,15 +26,16 @@ from backend.api.body_limit import BodyLimit
 from backend.api.cookies import BrowserCookie
 from backend.api.errors import add_error_handlers
 from backend.api.headers import SecurityHeaders
+from backend.api.request_log import RequestLog
 from backend.errors import NotFound
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
-def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
+def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool, has_metrics: bool = False) -> None:
     """Adds every route, the error shape, the limits and the browser's cookie to the outer app."""
     people = (seats, seat, seat_crd, terminals, oidc)
-    parts = (probes, agents, boots, *people, admin, upkeep, tokens, history, rosters, schedules)
+    parts = (probes, metrics, agents, boots, *people, admin, upkeep, tokens, history, rosters, schedules)
     for module in parts:
         app.include_router(module.router)
     rest = APIRouter()
@@ -48,3 +50,7 @@ def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool) -> None:
     app.add_middleware(BrowserCookie, secure=secure)
     app.add_middleware(BodyLimit, max_bytes=body_limit_bytes)
     app.add_middleware(SecurityHeaders, secure=secure)
+    app.add_middleware(RequestLog)
+    if has_metrics:
+        app.state.requests = metrics.Requests()
+        app.add_middleware(metrics.CountRequests, requests=app.state.requests)

@@ -21,7 +21,7 @@ from backend.api.auth import Address, Admin, TheHouse
 from backend.api.messages import CreateMessage, DestroyMessage, EnrolmentsMessage, Words
 from backend.services.enrolments import create_enrolments
 from backend.services.operations import get_operation, request_destroy, request_destroy_pool, request_launch
-from backend.services.views import OperationView
+from backend.services.views import OperationView, VmView
 from backend.services.vms import list_vms
 
 router = APIRouter(prefix="/api/admin", tags=["admin"], responses=refusals(401, 403, 422, 429))
@@ -35,7 +35,7 @@ async def list_instances(
     limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
 ) -> dict[str, Any]:
     """All VMs that exist, by hostname."""
-    return {"instances": [_plain(asdict(vm)) for vm in await list_vms(house.db, pool=pool, limit=limit)]}
+    return {"instances": [_instance(vm) for vm in await list_vms(house.db, pool=pool, limit=limit)]}
 
 
 @router.post("/create", status_code=202, response_model=LaunchAnswer, responses=refusals(400, 404, 409, 413))
@@ -70,6 +70,10 @@ async def read_operation(
 async def create_tokens(body: EnrolmentsMessage, admin: Admin, house: TheHouse, address: Address) -> dict[str, Any]:
     """Tokens for machines that join by themselves, shown this once."""
     return {"tokens": await create_enrolments(house.db, body.pool, body.count, actor=admin.actor(address))}
+
+
+def _instance(vm: VmView) -> dict[str, Any]:
+    return _plain(asdict(vm)) | {"conditions": [{**each.as_json(), "remedy": each.remedy} for each in vm.conditions]}
 
 
 def _operation(operation: OperationView) -> dict[str, Any]:

@@ -91,11 +91,12 @@ async def ship_logs(body: LogsMessage, agent: Agent, house: TheHouse) -> dict[st
 @reports.post("/heartbeat", response_model=Nothing, responses=refusals(400, 413))
 async def heartbeat(body: HeartbeatMessage, agent: Agent, house: TheHouse) -> None:
     """Liveness and health."""
+    at = house.db.now()
     await house.heartbeats.add(
         HeartbeatReport(
             vm_id=agent.vm_id,
             enrolment_id=agent.enrolment_id,
-            at=house.db.now(),
+            at=at,
             boot_id=body.boot_id,
             phase=body.phase,
             health=body.health,
@@ -105,6 +106,9 @@ async def heartbeat(body: HeartbeatMessage, agent: Agent, house: TheHouse) -> No
             memory_pct=body.memory_pct,
             disk_free_pct=body.disk_free_pct,
             interruption_at=body.interruption_at,
+            disk_free_gb=body.disk_free_gb,
+            skew_s=(at - body.sent_at).total_seconds() if body.sent_at else None,
+            container=body.container.model_dump() if body.container else None,
         )
     )
 

@@ -14,12 +14,14 @@ from backend.states import (
     CheckStatus,
     ClaimStatus,
     CommandKind,
+    ConditionKind,
     FindingKind,
     Health,
     Mend,
     OperationKind,
     OperationStatus,
     Origin,
+    Severity,
     VmStatus,
 )
 
@@ -110,6 +112,16 @@ class WaitingAnswer(Answer):
     seat_key: str | None = None
 
 
+class ConditionItem(Answer):
+    """What is wrong with a VM, since when, and what can be done about it."""
+
+    kind: ConditionKind
+    severity: Severity
+    since_at: datetime
+    sentence: str
+    remedy: str
+
+
 class InstanceItem(Answer):
     """A VM."""
 
@@ -121,6 +133,7 @@ class InstanceItem(Answer):
     reason: str | None
     email: str | None
     health: Health | None
+    conditions: list[ConditionItem]
     boot_id: str | None
     agent_version: str | None
     created_at: datetime

@@ -57,7 +57,11 @@ class BootStepMessage(Message):
 
 
 class GpuMessage(Message):
-    """One GPU in a heartbeat. An agent may send more about it than we know."""
+    """One GPU in a heartbeat. An agent may send more about it than we know.
+
+    ``error``: it does not answer, and why. ``xids``: NVIDIA's numbers of the errors since the agent began.
+    ``throttle``: why it slows itself down, if it does: heat, power.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -68,10 +72,24 @@ class GpuMessage(Message):
     memory_used_mb: Amount | None = None
     memory_total_mb: Amount | None = None
     temperature_c: Annotated[float, Field(ge=-100, le=1_000, allow_inf_nan=False)] | None = None
+    error: Annotated[Words, Field(max_length=200)] | None = None
+    xids: Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(max_length=64)] = []
+    ecc_uncorrected: Annotated[int, Field(ge=0)] | None = None
+    throttle: Annotated[list[Annotated[Words, Field(max_length=40)]], Field(max_length=8)] = []
+
+
+class ContainerMessage(Message):
+    """The workload's container in a heartbeat: ``state`` is Docker's word, or "not there"."""
+
+    name: Name
+    state: Annotated[Words, Field(min_length=1, max_length=40)]
 
 
 class HeartbeatMessage(Message):
-    """`POST /api/heartbeat`. ``interruption_at``: when the cloud takes the machine away, if it has said so."""
+    """`POST /api/heartbeat`. ``interruption_at``: when the cloud takes the machine away, if it has said so.
+
+    ``sent_at`` is the agent's own time. ``container``: the workload's, where there should be one.
+    """
 
     boot_id: Opaque
     # Lax: JSON has no enums, only their words.
@@ -83,6 +101,9 @@ class HeartbeatMessage(Message):
     memory_pct: Percent
     disk_free_pct: Percent
     interruption_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    sent_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    disk_free_gb: Amount | None = None
+    container: ContainerMessage | None = None
 
 
 class ResultMessage(Message):

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from backend.services.alarms import AlarmView
 from backend.services.views import ClaimView, OperationView, PoolView, VmView
 from backend.states import ClaimStatus
 
@@ -38,6 +39,7 @@ class ChangeSet:
     pools: Changes[PoolView] = Changes()
     claims: Changes[ClaimView] = Changes()
     operations: Changes[OperationView] = Changes()
+    alarms: Changes[AlarmView] = Changes()
     eventful_vms: frozenset[int] = frozenset()
     logged_vms: frozenset[int] = frozenset()
     logged_operations: frozenset[int] = frozenset()
@@ -57,6 +59,7 @@ class ChangeSet:
             or self.pools
             or self.claims
             or self.operations
+            or self.alarms
             or ids
             or self.has_events
             or self.has_sessions
@@ -66,7 +69,7 @@ class ChangeSet:
 
 @dataclass(slots=True)
 class Snapshot:
-    """All pools, living VMs, open claims and recent operations, by id. Read it; only the read model writes it."""
+    """All pools, living VMs, open claims and alarms, recent operations, by id. Only the read model writes it."""
 
     seq: int = 0
     is_live: bool = False
@@ -74,6 +77,7 @@ class Snapshot:
     vms: dict[int, VmView] = field(default_factory=dict)
     claims: dict[int, ClaimView] = field(default_factory=dict)
     operations: dict[int, OperationView] = field(default_factory=dict)
+    alarms: dict[int, AlarmView] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
 
     def find_pool(self, name: str) -> PoolView | None:
@@ -83,6 +87,11 @@ class Snapshot:
     def find_vm(self, hostname: str) -> VmView | None:
         """The living VM of this name."""
         return next((vm for vm in self.vms.values() if vm.hostname == hostname), None)
+
+    @property
+    def ringing(self) -> int:
+        """How many alarms nobody has acknowledged."""
+        return sum(alarm.acknowledged_at is None for alarm in self.alarms.values())
 
     def count_line(self) -> None:
         """Numbers everybody who waits, from 1 in each pool, in order of arrival."""

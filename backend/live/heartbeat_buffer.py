@@ -8,6 +8,7 @@ from collections.abc import Hashable
 
 from backend.db.engine import Database
 from backend.errors import LabLinkError, Unavailable
+from backend.services.health_limits import HealthLimits
 from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 
 # Between two batches; and for how long plain repeats, which nobody awaits, wait for company.
@@ -20,8 +21,9 @@ _Taken = tuple[HeartbeatReport, asyncio.Future[None] | None]
 class HeartbeatBuffer:
     """Takes reports and writes them together. ``run`` is its one task."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, limits: HealthLimits = HealthLimits()) -> None:
         self._db = db
+        self._limits = limits
         self._pending: list[_Taken] = []
         self._filled, self._hurry = asyncio.Event(), asyncio.Event()
         self._stored: dict[int, Hashable] = {}
@@ -75,7 +77,7 @@ class HeartbeatBuffer:
 
     async def _write(self, batch: list[_Taken]) -> None:
         try:
-            await record_heartbeats(self._db, [report for report, _ in batch])
+            await record_heartbeats(self._db, [report for report, _ in batch], self._limits)
         except LabLinkError as exc:
             self._is_broken = True
             self.forget()
@@ -109,4 +111,6 @@ def _gist(report: HeartbeatReport) -> Hashable:
         report.health,
         report.reasons,
         report.interruption_at,
+        report.container and report.container.get("state"),
+        tuple(gpu.get("error") for gpu in report.gpus),
     )

@@ -16,6 +16,7 @@ from backend.db.engine import Database
 from backend.db.notices import Notice, NoticeListener
 from backend.errors import Unavailable
 from backend.live.changes import Changes, ChangeSet, Snapshot, View, merge
+from backend.services.alarms import list_open_alarms
 from backend.services.claims import list_claims
 from backend.services.operations import list_operations
 from backend.services.pools import list_pools
@@ -139,12 +140,14 @@ class ReadModel:
         vms = await update("vms", held.vms, lambda ids: _list_living(db, ids))
         claims = await update("claims", held.claims, lambda ids: _list_open(db, ids))
         operations = await update("operations", held.operations, lambda ids: _list_recent(db, ids))
+        alarms = await update("alarms", held.alarms, lambda ids: list_open_alarms(db, ids))
         return ChangeSet(
             seq=held.seq + 1,
             pools=pools(),
             vms=vms(),
             claims=claims(),
             operations=operations(),
+            alarms=alarms(),
             eventful_vms=frozenset(held.vms) if everything else frozenset(parents.get("events", ())),
             logged_vms=frozenset(held.vms) if everything else frozenset(dirty.get("vm_logs", ())),
             logged_operations=frozenset(held.operations) if everything else frozenset(dirty.get("operation_logs", ())),

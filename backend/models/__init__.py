@@ -1,6 +1,7 @@
 """One table a file; importing this package fills ``Base.metadata``."""
 
 from backend.models.admission import JoinCode, RosterEntry
+from backend.models.alarm import Alarm, AlarmDelivery
 from backend.models.base import Base
 from backend.models.budget import Budget
 from backend.models.claim import Claim, SeatLink
@@ -8,7 +9,7 @@ from backend.models.command import Command
 from backend.models.enrolment import Enrolment
 from backend.models.event import Event
 from backend.models.finding import Finding
-from backend.models.heartbeat import HealthSample, LatestHeartbeat
+from backend.models.heartbeat import HealthAverage, HealthSample, LatestHeartbeat
 from backend.models.operation import Operation, OperationLog, OperationVm
 from backend.models.pool import Pool
 from backend.models.price import Price
@@ -21,6 +22,8 @@ from backend.models.vm_log import VmLog
 
 __all__ = [
     "AdminSession",
+    "Alarm",
+    "AlarmDelivery",
     "ApiToken",
     "Base",
     "Budget",
@@ -29,6 +32,7 @@ __all__ = [
     "Enrolment",
     "Event",
     "Finding",
+    "HealthAverage",
     "HealthSample",
     "Invite",
     "JoinCode",

@@ -1,10 +1,10 @@
-"""What agents report: the latest heartbeat of each VM, and samples for its charts."""
+"""What agents report: the latest heartbeat of each VM, samples for its charts and their averages."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import DateTime, Float, ForeignKey, Index, Integer
+from sqlalchemy import REAL, DateTime, Float, ForeignKey, Index, Integer
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,19 +28,37 @@ class LatestHeartbeat(Base):
     cpu_pct: Mapped[float] = mapped_column(Float)
     memory_pct: Mapped[float] = mapped_column(Float)
     disk_free_pct: Mapped[float] = mapped_column(Float)
+    # What may become a condition or is one, and how many GPUs there were: rewritten anyway, and no notice is sent.
+    watched: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
 
 
 class HealthSample(Base):
-    """One point of a VM's charts."""
+    """One point of a VM's charts: what one heartbeat said. Small: there are millions."""
 
     __tablename__ = "health_samples"
     __table_args__ = (Index("ix_health_samples_at", "at", postgresql_using="brin"),)
 
-    vm_id: Mapped[int] = mapped_column(Integer, ForeignKey("vms.id", ondelete="CASCADE"), primary_key=True)
+    vm_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     at: Mapped[When] = mapped_column(DateTime(timezone=True), primary_key=True)
-    cpu_pct: Mapped[float] = mapped_column(Float)
-    memory_pct: Mapped[float] = mapped_column(Float)
-    disk_free_pct: Mapped[float] = mapped_column(Float)
-    gpu_pct: Mapped[float | None] = mapped_column(Float)
-    gpu_memory_pct: Mapped[float | None] = mapped_column(Float)
-    gpu_temperature_c: Mapped[float | None] = mapped_column(Float)
+    cpu_pct: Mapped[float] = mapped_column(REAL)
+    memory_pct: Mapped[float] = mapped_column(REAL)
+    disk_free_pct: Mapped[float] = mapped_column(REAL)
+    gpu_pct: Mapped[float | None] = mapped_column(REAL)
+    gpu_memory_pct: Mapped[float | None] = mapped_column(REAL)
+    gpu_temperature_c: Mapped[float | None] = mapped_column(REAL)
+
+
+class HealthAverage(Base):
+    """The mean of a VM's samples over ten minutes, from ``at`` on."""
+
+    __tablename__ = "health_averages"
+    __table_args__ = (Index("ix_health_averages_at", "at"),)
+
+    vm_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    at: Mapped[When] = mapped_column(DateTime(timezone=True), primary_key=True)
+    cpu_pct: Mapped[float] = mapped_column(REAL)
+    memory_pct: Mapped[float] = mapped_column(REAL)
+    disk_free_pct: Mapped[float] = mapped_column(REAL)
+    gpu_pct: Mapped[float | None] = mapped_column(REAL)
+    gpu_memory_pct: Mapped[float | None] = mapped_column(REAL)
+    gpu_temperature_c: Mapped[float | None] = mapped_column(REAL)

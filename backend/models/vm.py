@@ -51,6 +51,8 @@ class Vm(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     health: Mapped[str | None] = mapped_column(Text)
     health_reasons: Mapped[list[str]] = mapped_column(JSONB, default=list)
+    # The open ones, as ``backend.services.conditions`` writes them; what it watches stands with the heartbeat.
+    conditions: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default="[]")
     unreachable_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     boot_id: Mapped[str | None] = mapped_column(Text)
     agent_version: Mapped[str | None] = mapped_column(Text)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.errors import NotFound
 from backend.models import Command, Vm
+from backend.request_ids import request_data
 from backend.services import sessions
 from backend.services.actor import Actor
 from backend.services.moves import move_command
@@ -103,7 +104,7 @@ def add_command(session: AsyncSession, vm_id: int, kind: CommandKind, *, db: Dat
         Command(
             vm_id=vm_id,
             kind=kind,
-            payload={},
+            payload=request_data(),
             status=CommandStatus.QUEUED,
             created_at=db.now(),
             deadline_at=db.now() + timedelta(seconds=deadline_s),

@@ -18,6 +18,7 @@ from backend.db.engine import Database
 from backend.errors import Conflict, NotFound
 from backend.keys import KeyRing
 from backend.models import Claim, Command, Pool, Vm
+from backend.request_ids import request_data
 from backend.services.commands import CommandView
 from backend.services.crd_paste import CrdCode, parse_paste
 from backend.services.holders import Holder, actor_of, lock_held
@@ -129,7 +130,7 @@ def _command(db: Database, keys: KeyRing, claim: Claim, vm: Vm, code: CrdCode, p
         vm_id=vm.id,
         claim_id=claim.id,
         kind=CommandKind.START_CRD,
-        payload={"claim_id": claim.id, "sealed": sealed},
+        payload={"claim_id": claim.id, "sealed": sealed, **request_data()},
         status=CommandStatus.QUEUED,
         created_at=db.now(),
         deadline_at=db.now() + timedelta(seconds=START_DEADLINE_S),

@@ -17,6 +17,7 @@ EVENT_GROUPS: Mapping[str, tuple[str, ...]] = {
     "machines": ("vm", "enrolment", "command"),
     "seats": ("claim", "seat", "terminal", "crd"),
     "operations": ("operation",),
+    "alarms": ("alarm", "budget"),
     "pools": ("pool", "join_code", "roster"),
     "people": ("user", "invite", "token", "session", "key"),
 }

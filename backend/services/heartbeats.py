@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,11 +12,12 @@ from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
-from backend.models import Enrolment, HealthSample, Vm
+from backend.models import Enrolment, Vm
 from backend.services.actor import Actor
+from backend.services.health_limits import HealthLimits
 from backend.services.moves import move_vm, record_event
 from backend.services.sessions import list_unclean, renew_end_session, serve_line
-from backend.services.views import SampleView
+from backend.services.vm_conditions import Verdict, judge_reports, note_conditions
 from backend.states import Health, Phase, VmStatus
 
 # facts["failed_by"] of a VM that a rule took out and that may come back by itself when its agent says all is well.
@@ -27,7 +28,10 @@ INTERRUPTION = "interruption_at"
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReport:
-    """One heartbeat as its agent sent it; percentages from 0 to 100. The token named the VM."""
+    """One heartbeat as its agent sent it; percentages from 0 to 100. The token named the VM.
+
+    ``skew_s``: how far the agent's clock is behind ours. ``container``: its name and state, where there should be one.
+    """
 
     vm_id: int
     enrolment_id: int
@@ -41,15 +45,25 @@ class HeartbeatReport:
     memory_pct: float
     disk_free_pct: float
     interruption_at: datetime | None = None
+    disk_free_gb: float | None = None
+    skew_s: float | None = None
+    container: dict[str, str] | None = None
 
 
-async def record_heartbeats(db: Database, reports: Sequence[HeartbeatReport]) -> None:
-    """Stores the latest report of each VM, and moves the VMs for which it means something new."""
+async def record_heartbeats(
+    db: Database, reports: Sequence[HeartbeatReport], limits: HealthLimits = HealthLimits()
+) -> None:
+    """Stores the latest report of each VM, and moves the VMs for which it means something new.
+
+    What counts as the VM's health is the verdict of the rules, the agent's own word among them.
+    """
     latest = {report.vm_id: report for report in sorted(reports, key=lambda report: report.at)}
     if not latest:
         return
     async with db.transaction() as session:
-        payload = json.dumps([_row(report) for report in latest.values()])
+        verdicts = await judge_reports(session, latest, limits)
+        latest = {vm_id: _with_verdict(latest[vm_id], verdict) for vm_id, verdict in verdicts.items()}
+        payload = json.dumps([_row(report, verdicts[report.vm_id]) for report in latest.values()])
         await session.execute(_STORE_LATEST, {"rows": payload})
         await session.execute(_STORE_SAMPLES, {"rows": payload})
         touched = await _list_touched(session, payload)
@@ -57,6 +71,7 @@ async def record_heartbeats(db: Database, reports: Sequence[HeartbeatReport]) ->
         unclean = await list_unclean(session, [vm.id for vm in touched])
         pools = set()
         for vm in touched:
+            note_conditions(session, vm, verdicts[vm.id], at=db.now())
             if await _apply(session, db, vm, latest[vm.id], is_clean=vm.id not in unclean):
                 pools.add(vm.pool_id)
         await session.flush()
@@ -64,22 +79,10 @@ async def record_heartbeats(db: Database, reports: Sequence[HeartbeatReport]) ->
             await serve_line(session, pool_id, at=db.now())
 
 
-async def list_samples(db: Database, vm_id: int, *, since: datetime) -> list[SampleView]:
-    """The chart points of a VM since a moment, oldest first."""
-    query = select(HealthSample).where(HealthSample.vm_id == vm_id, HealthSample.at >= since).order_by(HealthSample.at)
-    async with db.transaction() as session:
-        return [
-            SampleView(
-                row.at,
-                row.cpu_pct,
-                row.memory_pct,
-                row.disk_free_pct,
-                row.gpu_pct,
-                row.gpu_memory_pct,
-                row.gpu_temperature_c,
-            )
-            for row in await session.scalars(query)
-        ]
+def _with_verdict(report: HeartbeatReport, verdict: Verdict) -> HeartbeatReport:
+    if (report.health, report.reasons) == (verdict.health, verdict.reasons):
+        return report
+    return replace(report, health=verdict.health, reasons=verdict.reasons)
 
 
 async def _list_touched(session: AsyncSession, payload: str) -> Sequence[Vm]:
@@ -157,7 +160,7 @@ def _note(session: AsyncSession, vm: Vm, kind: str, message: str, actor: Actor, 
     record_event(session, kind, message, actor=actor, at=at, pool_id=vm.pool_id, vm_id=vm.id)
 
 
-def _row(report: HeartbeatReport) -> Mapping[str, Any]:
+def _row(report: HeartbeatReport, verdict: Verdict) -> Mapping[str, Any]:
     gpus = report.gpus
     return {
         "vm_id": report.vm_id,
@@ -168,42 +171,47 @@ def _row(report: HeartbeatReport) -> Mapping[str, Any]:
         "health": report.health,
         "reasons": list(report.reasons),
         "gpus": list(gpus),
-        "cpu_pct": report.cpu_pct,
-        "memory_pct": report.memory_pct,
-        "disk_free_pct": report.disk_free_pct,
+        "watched": verdict.watched,
+        "conditions": verdict.conditions_json,
+        # Samples are kept as reals, which do not hold whatever a float can be.
+        "cpu_pct": round(report.cpu_pct, 2),
+        "memory_pct": round(report.memory_pct, 2),
+        "disk_free_pct": round(report.disk_free_pct, 2),
         "interruption_at": report.interruption_at.isoformat() if report.interruption_at else None,
         "gpu_pct": _mean(gpus, "utilisation_pct"),
         "gpu_memory_pct": _memory_pct(gpus),
         "gpu_temperature_c": max(
-            (g["temperature_c"] for g in gpus if g.get("temperature_c") is not None), default=None
+            (round(g["temperature_c"], 2) for g in gpus if g.get("temperature_c") is not None), default=None
         ),
     }
 
 
 def _mean(gpus: Sequence[dict[str, Any]], key: str) -> float | None:
     values = [float(gpu[key]) for gpu in gpus if gpu.get(key) is not None]
-    return sum(values) / len(values) if values else None
+    return round(sum(values) / len(values), 2) if values else None
 
 
 def _memory_pct(gpus: Sequence[dict[str, Any]]) -> float | None:
     total = sum(float(gpu.get("memory_total_mb") or 0) for gpu in gpus)
     used = sum(float(gpu.get("memory_used_mb") or 0) for gpu in gpus)
-    return 100 * used / total if total else None
+    return round(100 * min(used / total, 1.0), 2) if total else None
 
 
 _REPORTS = """jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
     vm_id int, enrolment_id bigint, at timestamptz, boot_id text, phase text, health text, reasons jsonb, gpus jsonb,
+    watched jsonb, conditions jsonb,
     cpu_pct float8, memory_pct float8, disk_free_pct float8, gpu_pct float8, gpu_memory_pct float8,
     gpu_temperature_c float8, interruption_at text)"""
 
 _STORE_LATEST = text(f"""
 INSERT INTO latest_heartbeats AS l
-    (vm_id, at, boot_id, phase, health, reasons, gpus, cpu_pct, memory_pct, disk_free_pct)
-SELECT vm_id, r.at, r.boot_id, phase, r.health, reasons, gpus, cpu_pct, memory_pct, disk_free_pct
+    (vm_id, at, boot_id, phase, health, reasons, gpus, watched, cpu_pct, memory_pct, disk_free_pct)
+SELECT vm_id, r.at, r.boot_id, phase, r.health, reasons, gpus, watched, cpu_pct, memory_pct, disk_free_pct
 FROM {_REPORTS} JOIN vms ON vms.id = r.vm_id ORDER BY vm_id
-ON CONFLICT (vm_id) DO UPDATE SET (at, boot_id, phase, health, reasons, gpus, cpu_pct, memory_pct, disk_free_pct)
+ON CONFLICT (vm_id) DO UPDATE SET
+    (at, boot_id, phase, health, reasons, gpus, watched, cpu_pct, memory_pct, disk_free_pct)
     = (EXCLUDED.at, EXCLUDED.boot_id, EXCLUDED.phase, EXCLUDED.health, EXCLUDED.reasons, EXCLUDED.gpus,
-       EXCLUDED.cpu_pct, EXCLUDED.memory_pct, EXCLUDED.disk_free_pct)
+       EXCLUDED.watched, EXCLUDED.cpu_pct, EXCLUDED.memory_pct, EXCLUDED.disk_free_pct)
 WHERE l.at <= EXCLUDED.at""")
 
 _STORE_SAMPLES = text(f"""
@@ -220,6 +228,7 @@ WHERE v.status <> 'destroyed' AND (
     OR v.boot_id IS DISTINCT FROM r.boot_id
     OR v.health IS DISTINCT FROM r.health
     OR v.health_reasons <> r.reasons
+    OR v.conditions <> r.conditions
     OR v.facts ->> 'interruption_at' IS DISTINCT FROM r.interruption_at
     OR (v.status = 'booting' AND r.phase = 'ready')
     OR (v.status = 'available' AND r.health = 'unhealthy')

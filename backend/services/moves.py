@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.errors import IllegalMove
 from backend.models import Claim, Command, Event, Operation, Vm
 from backend.redaction import redact
+from backend.request_ids import request_data
 from backend.services.actor import Actor
 from backend.states import (
     CLAIM_MOVES,
@@ -55,7 +56,7 @@ def record_event(
             vm_id=vm_id,
             claim_id=claim_id,
             operation_id=operation_id,
-            data=data or {},
+            data={**(data or {}), **request_data()},
         )
     )
 

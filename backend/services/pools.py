@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,6 +17,7 @@ from backend.errors import Conflict, InvalidInput, NotFound
 from backend.models import Claim, Pool
 from backend.services.actor import Actor
 from backend.services.aws_spec import AwsSpec
+from backend.services.health_limits import check_own_limits
 from backend.services.local_terminals import RULE, is_local_terminal
 from backend.services.moves import record_event
 from backend.services.views import PoolView
@@ -48,6 +49,8 @@ class PoolSpec:
     idle_limit_s: int | None = None
     # Only a pool of this provider keeps it.
     aws: AwsSpec = field(default_factory=AwsSpec)
+    # Its own ``HealthLimits``, where they are not the server's.
+    health: Mapping[str, float] = field(default_factory=dict)
     providers: Collection[str] = field(default=("local",), compare=False)
     # Whether the server can be reached from this computer alone.
     is_loopback: bool = field(default=True, compare=False)
@@ -184,6 +187,7 @@ def view_of(pool: Pool) -> PoolView:
         claim_duration_s=pool.claim_duration_s,
         idle_limit_s=pool.idle_limit_s,
         aws=AwsSpec.of(pool.aws),
+        health=dict(pool.health),
         created_at=pool.created_at,
     )
 
@@ -229,6 +233,7 @@ def _figures(spec: PoolSpec) -> dict[str, object]:
         "url_template": spec.url_template or None,
         "claim_duration_s": spec.claim_duration_s,
         "idle_limit_s": spec.idle_limit_s,
+        "health": dict(spec.health),
         "aws": spec.aws.as_json() if spec.provider == AWS else {},
     }
 
@@ -260,6 +265,7 @@ def _check(spec: PoolSpec) -> None:
     for holds, sentence in limits:
         if not holds:
             raise InvalidInput(sentence + ".")
+    check_own_limits(spec.health)
     if spec.provider == AWS:
         spec.aws.check()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,7 +12,7 @@ from backend.models import Operation, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.fuses import find_fuse
 from backend.services.operations import launch
-from backend.states import GONE_VM, OperationKind, OperationStatus, PoolStatus, VmStatus
+from backend.states import GONE_VM, OPEN_OPERATION, OperationKind, OperationStatus, PoolStatus, VmStatus
 
 RULE = Actor.rule("refill")
 FIRST_PAUSE_S, LAST_PAUSE_S = 30, 1_800
@@ -39,19 +39,15 @@ async def _refill(db: Database, pool_id: int) -> int | None:
         return (await launch(session, db, pool, missing, actor=RULE)).id
 
 
-async def _count_missing(session: AsyncSession, pool: Pool) -> int:
-    coming = func.count().filter(Vm.status.in_(_COMING), Vm.unreachable_since.is_(None))
-    query = select(coming, func.count()).where(Vm.pool_id == pool.id, Vm.status.not_in(GONE_VM))
-    soon_free, living = (await session.execute(query)).one()
-    return min(pool.available_min - soon_free, pool.max - living)
-
-
-async def _is_backing_off(session: AsyncSession, db: Database, pool_id: int) -> bool:
-    """Whether the last refills failed so recently that another one would only fail again."""
+async def count_failed_refills(session: AsyncSession, pool_id: int) -> tuple[int, datetime | None]:
+    """How many refills have failed in a row by now (ten at most), and when the last of them ended."""
     query = (
         select(Operation.status, Operation.finished_at)
         .where(
-            Operation.pool_id == pool_id, Operation.kind == OperationKind.LAUNCH, Operation.requested_by == RULE.name
+            Operation.pool_id == pool_id,
+            Operation.kind == OperationKind.LAUNCH,
+            Operation.requested_by == RULE.name,
+            Operation.status.not_in(OPEN_OPERATION),
         )
         .order_by(Operation.id.desc())
         .limit(10)
@@ -61,5 +57,18 @@ async def _is_backing_off(session: AsyncSession, db: Database, pool_id: int) -> 
         if status not in {OperationStatus.FAILED, OperationStatus.CANCELLED}:
             break
         failures, last_at = failures + 1, last_at or finished_at
+    return failures, last_at
+
+
+async def _count_missing(session: AsyncSession, pool: Pool) -> int:
+    coming = func.count().filter(Vm.status.in_(_COMING), Vm.unreachable_since.is_(None))
+    query = select(coming, func.count()).where(Vm.pool_id == pool.id, Vm.status.not_in(GONE_VM))
+    soon_free, living = (await session.execute(query)).one()
+    return min(pool.available_min - soon_free, pool.max - living)
+
+
+async def _is_backing_off(session: AsyncSession, db: Database, pool_id: int) -> bool:
+    """Whether the last refills failed so recently that another one would only fail again."""
+    failures, last_at = await count_failed_refills(session, pool_id)
     pause_s = min(LAST_PAUSE_S, FIRST_PAUSE_S * 2 ** max(0, failures - 1))
     return last_at is not None and db.now() - last_at < timedelta(seconds=pause_s)

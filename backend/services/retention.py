@@ -7,15 +7,19 @@ from datetime import timedelta
 from sqlalchemy import delete, text
 
 from backend.db.engine import Database
-from backend.models import AdminSession, Event, HealthSample, LoginFailure
+from backend.models import AdminSession, Alarm, Event, HealthAverage, HealthSample, LoginFailure
 
 
-async def remove_old(db: Database, *, samples_hours: int, log_lines_per_vm: int, events_days: int) -> None:
+async def remove_old(
+    db: Database, *, samples_hours: int, averages_days: int, log_lines_per_vm: int, events_days: int
+) -> None:
     """Deletes chart points, log lines, events, failures and sessions that are older or more than allowed."""
     now = db.now()
     async with db.transaction() as session:
         await session.execute(delete(HealthSample).where(HealthSample.at < now - timedelta(hours=samples_hours)))
+        await session.execute(delete(HealthAverage).where(HealthAverage.at < now - timedelta(days=averages_days)))
         await session.execute(delete(Event).where(Event.at < now - timedelta(days=events_days)))
+        await session.execute(delete(Alarm).where(Alarm.resolved_at < now - timedelta(days=events_days)))
         await session.execute(delete(LoginFailure).where(LoginFailure.at < now - timedelta(days=1)))
         await session.execute(delete(AdminSession).where(AdminSession.expires_at < now - timedelta(days=7)))
     async with db.transaction() as session:

@@ -7,6 +7,7 @@ when a VM was free, and whoever is refused leaves no trace.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from backend.db.express import Connection
 from backend.models import Claim, Vm
 from backend.models.base import quoted
 from backend.redaction import redact
+from backend.request_ids import request_data
 from backend.services.actor import Actor
 from backend.services.admission import Admitted
 from backend.states import OPEN_CLAIM, Access, ClaimStatus, CommandKind, CommandStatus, Health, PoolStatus, VmStatus
@@ -115,6 +117,7 @@ def _values_of_seat(email: str, actor: Actor, at: datetime) -> dict[str, Any]:
         "address": actor.address,
         # An e-mail is what somebody typed; a hostname, which is put in by the statement, has the form of one.
         "preparing": redact(f"The claim of {email} is {ClaimStatus.PREPARING}"),
+        "request": json.dumps(request_data()),
         "deadline_at": at + timedelta(seconds=PREPARE_DEADLINE_S),
     }
 
@@ -137,7 +140,8 @@ vm AS (
 ),
 command AS (
     INSERT INTO commands (vm_id, claim_id, kind, payload, status, created_at, deadline_at, data)
-    SELECT vm_id, id, '{CommandKind.PREPARE_SESSION}', jsonb_build_object('claim_id', id), '{CommandStatus.QUEUED}',
+    SELECT vm_id, id, '{CommandKind.PREPARE_SESSION}', jsonb_build_object('claim_id', id) || %(request)s::jsonb,
+        '{CommandStatus.QUEUED}',
         %(at)s, %(deadline_at)s, '{{}}'
     FROM claim WHERE vm_id IS NOT NULL
 ),
@@ -152,7 +156,8 @@ seat_events AS (
 )"""
 _EVENTS = """
     INSERT INTO events (at, actor, address, kind, message, pool_id, vm_id, claim_id, data)
-    SELECT %(at)s, %(actor)s, %(address)s::text, kind, message, pool_id, vm_id, claim_id, data
+    SELECT %(at)s, %(actor)s, %(address)s::text, kind, message, pool_id, vm_id, claim_id,
+        data || %(request)s::jsonb
     FROM {lines} ORDER BY line"""
 # A seat's time begins with its machine.
 _ENDS_AT = "%(at)s + make_interval(secs => pool.claim_duration_s)"

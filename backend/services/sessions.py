@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from backend.models import Claim, Command, Terminal, Vm
+from backend.request_ids import request_data
 from backend.services.actor import Actor
 from backend.services.crd_results import conclude_crd
 from backend.services.enrolments import revoke_agents
@@ -221,7 +222,7 @@ def _command(vm_id: int, claim_id: int | None, kind: CommandKind, at: datetime, 
         vm_id=vm_id,
         claim_id=claim_id,
         kind=kind,
-        payload={"claim_id": claim_id},
+        payload={"claim_id": claim_id, **request_data()},
         status=CommandStatus.QUEUED,
         created_at=at,
         deadline_at=at + timedelta(seconds=deadline_s),

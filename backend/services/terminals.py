@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.errors import Conflict, Gone, NotFound
 from backend.models import Claim, Command, Pool, SeatBrowser, Terminal, TerminalWatch, Vm
+from backend.request_ids import request_data
 from backend.services.actor import Actor
 from backend.services.moves import record_event
 from backend.services.sessions import lock_claim
@@ -196,7 +197,7 @@ def _command(terminal: Terminal, *, at: datetime) -> Command:
         vm_id=terminal.vm_id,
         claim_id=terminal.claim_id,
         kind=CommandKind.OPEN_TERMINAL,
-        payload={"claim_id": terminal.claim_id, "terminal_id": terminal.id},
+        payload={"claim_id": terminal.claim_id, "terminal_id": terminal.id, **request_data()},
         status=CommandStatus.QUEUED,
         created_at=at,
         deadline_at=at + timedelta(seconds=OPEN_DEADLINE_S),

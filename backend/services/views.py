@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from backend.services.aws_spec import AwsSpec
+from backend.services.conditions import ConditionView
 from backend.states import (
     Access,
     ClaimStatus,
@@ -45,6 +47,7 @@ class PoolView:
     idle_limit_s: int | None
     aws: AwsSpec
     created_at: datetime
+    health: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class VmView:
     actions: tuple[str, ...]
     interruption_at: datetime | None = None
     is_draining: bool = False
+    conditions: tuple[ConditionView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

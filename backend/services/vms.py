@@ -19,6 +19,7 @@ from backend.services.heartbeats import INTERRUPTION
 from backend.services.moves import move_vm, record_event
 from backend.services.sessions import DRAINED_BY, renew_end_session
 from backend.services.views import VmView
+from backend.services.vm_conditions import list_conditions
 from backend.states import GONE_VM, CommandKind, Health, Origin, VmStatus
 
 REBOOT_DEADLINE_S = 120
@@ -266,4 +267,5 @@ def _view_of(vm: Vm, pool: Pool, beat: LatestHeartbeat | None) -> VmView:
         actions=allowed_actions(status, unreachable=vm.unreachable_since is not None),
         interruption_at=datetime.fromisoformat(vm.facts[INTERRUPTION]) if INTERRUPTION in vm.facts else None,
         is_draining=DRAINED_BY in vm.facts,
+        conditions=list_conditions(vm),
     )

@@ -7,17 +7,21 @@ from collections.abc import Collection
 
 from backend.db.engine import Database
 from backend.db.notices import NoticeListener
+from backend.services.alarms import apply_rules, record_own
 from backend.services.budgets import watch_budgets
 from backend.services.claim_times import keep_times
 from backend.services.claims import list_pools_waiting, serve_waiting
 from backend.services.commands import expire_commands
+from backend.services.history import average_samples
 from backend.services.refills import refill_pools
 from backend.services.retention import remove_old
 from backend.services.runs import recover_runs, retry_stalled_jobs
 from backend.services.schedule_runs import keep_schedules
 from backend.services.vms import fail_overdue_vms, record_silence
 from backend.settings import Settings
+from backend.tasks.alarm_channels import AlarmChannels
 from backend.tasks.owner import is_dead
+from backend.tasks.server_watch import ServerWatch
 from backend.tasks.supervisor import Supervisor
 
 STALLED_JOB_S = 15
@@ -27,12 +31,19 @@ class Sweeps:
     """Starts the sweeps under a supervisor. ``running_here``: the operations this process is carrying out right now."""
 
     def __init__(
-        self, db: Database, listener: NoticeListener, settings: Settings, running_here: Collection[int]
+        self,
+        db: Database,
+        listener: NoticeListener,
+        settings: Settings,
+        running_here: Collection[int],
+        watch: ServerWatch,
     ) -> None:
         self._db = db
         self._settings = settings
         self._running_here = running_here
         self._hearing_since = time.monotonic()
+        self._watch = watch
+        self._channels = AlarmChannels(db, settings)
         listener.subscribe(on_gap=self._hear_again)
 
     def start(self, supervisor: Supervisor) -> None:
@@ -45,6 +56,10 @@ class Sweeps:
         supervisor.start_every("sweep: refills", 5, self.sweep_refills)
         supervisor.start_every("sweep: schedules", 5, self.sweep_schedules)
         supervisor.start_every("sweep: budgets", 15, self.sweep_budgets)
+        supervisor.start_every("sweep: averages", 60, self.sweep_averages)
+        supervisor.start("event loop", self._watch.measure)
+        supervisor.start_every("sweep: alarms", 5, self.sweep_alarms)
+        self._channels.start(supervisor)
         supervisor.start_every("sweep: retention", 3_600, self.sweep_retention)
 
     async def sweep_silence(self) -> None:
@@ -84,12 +99,23 @@ class Sweeps:
         """Tells of budgets that are being spent, and opens the fuse of those that are."""
         await watch_budgets(self._db)
 
+    async def sweep_averages(self) -> None:
+        """Makes averages of what was measured."""
+        await average_samples(self._db)
+
+    async def sweep_alarms(self) -> None:
+        """Opens and resolves alarms; first what this process alone can know."""
+        limits, channels = self._settings.alarms, self._channels.names
+        await record_own(self._db, self._watch.source, self._watch.look(), limits, channels)
+        await apply_rules(self._db, limits, channels)
+
     async def sweep_retention(self) -> None:
         """Cuts to size what grows without end."""
         kept = self._settings.retention
         await remove_old(
             self._db,
             samples_hours=kept.samples_hours,
+            averages_days=kept.averages_days,
             log_lines_per_vm=kept.log_lines_per_vm,
             events_days=kept.events_days,
         )

@@ -149,17 +149,67 @@ class CopyButton(Element, component="copy_button.js"):
         self.update()
 
 
-class Chart(Element, component="chart.js"):
-    """Lines over time, from 0 to 100 %. ``series``: key, label, and which of the style sheet's tones."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that happened, marked on a chart."""
 
-    def __init__(self, label: str, series: Sequence[tuple[str, str, str]]) -> None:
+    at: datetime
+    words: str
+
+
+class Chart(Element, component="chart.js"):
+    """Lines over time, from 0 to 100. ``series``: key, label, and which of the style sheet's tones."""
+
+    def __init__(self, label: str, series: Sequence[tuple[str, str, str]], *, unit: str = "%") -> None:
         super().__init__()
-        self.props["label"] = label
+        self.props["label"], self.props["unit"] = label, unit
         self.props["series"] = [{"key": key, "label": text, "tone": tone} for key, text, tone in series]
 
-    def reset(self, points: Sequence[dict[str, Any]]) -> None:
-        """Shows these points: dicts of ``at`` and a value for each series."""
-        self.run_method("reset", points)
+    def reset(
+        self,
+        points: Sequence[dict[str, Any]],
+        *,
+        marks: Sequence[Mark],
+        since: datetime,
+        until: datetime,
+        every_s: float,
+    ) -> None:
+        """Shows these points, one ``every_s`` or so: dicts of ``at`` and a value for each series."""
+        marked = [{"at": mark.at.isoformat(), "words": mark.words} for mark in marks]
+        self.run_method("reset", points, marked, since.isoformat(), until.isoformat(), every_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What the map of the fleet can be coloured by; ``bars`` are the four figures between its five colours."""
+
+    key: str
+    label: str
+    unit: str
+    bars: tuple[int, int, int, int]
+
+
+class FleetMap(Element, component="fleet_map.js"):
+    """A cell for each machine; reset once and then patched, as a table is."""
+
+    def __init__(self, measures: Sequence[Measure], *, on_resync: Callable[[], None]) -> None:
+        super().__init__()
+        self._seq = 0
+        self.props["measures"] = [
+            {"key": each.key, "label": each.label, "unit": each.unit, "bars": each.bars} for each in measures
+        ]
+        self.on("resync", lambda _: on_resync())
+
+    def reset(self, cells: Sequence[Row]) -> None:
+        """Shows exactly these cells."""
+        self._seq = 0
+        self.run_method("reset", cells)
+
+    def patch(self, upserts: Sequence[Row], removals: Collection[int]) -> None:
+        """Adds or replaces cells by their id, and takes some away."""
+        if upserts or removals:
+            self._seq += 1
+            self.run_method("patch", upserts, list(removals), self._seq)
 
 
 class Ask(Element, component="ask.js"):

@@ -6,8 +6,10 @@ from fastapi import FastAPI
 
 from lablink_ui.pages import (  # noqa: F401
     account,
+    alarms,
     events,
     events_export,
+    fleet,
     home,
     invite,
     join,

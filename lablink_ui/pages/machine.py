@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -12,13 +11,14 @@ from nicegui import ui
 from backend.errors import NotFound
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.events import list_events
-from backend.services.heartbeats import list_samples
 from backend.services.views import VmView
 from backend.services.vm_logs import list_vm_log
 from backend.services.vms import get_vm, get_vm_by_id
-from lablink_ui.components import Chart, LiveTable, LogView
+from lablink_ui.components import LiveTable, LogView
 from lablink_ui.frame import admin_frame
 from lablink_ui.pages.events import COLUMNS, NO_EVENTS
+from lablink_ui.pages.machine_conditions import MachineConditions
+from lablink_ui.pages.machine_history import MachineHistory
 from lablink_ui.pages.machine_seat import MachineSeat
 from lablink_ui.pages.machine_terminals import MachineTerminals
 from lablink_ui.pages.machines import VERBS, act_on
@@ -27,7 +27,6 @@ from lablink_ui.rows import condition_notes, event_row, log_line, trouble_reason
 from lablink_ui.visits import Reader, Visit, find_visit, to_login
 from lablink_ui.words import VM_WORDS
 
-HOURS_SHOWN = 3
 _NEXT_STEP = "Repair boots it again; destroy takes it away."
 FACTS = {
     "pool": "Pool",
@@ -75,12 +74,12 @@ async def _draw(visit: Visit, vm: VmView) -> None:
         with tag("div", "row", role="status"):
             chip = Chip(f"vm-{hostname}")
             notes = text("span", "", "sub said")
+        conditions = MachineConditions()
         with tag("div", "grid2"):
             with tag("section", "card pad", aria_label="Facts"):
                 tag("h2", "", "Facts")
                 facts = Facts(FACTS, moments=("beat", "made"))
-            with tag("section", "card pad", aria_label="Health over time"):
-                charts = _draw_charts()
+            history = MachineHistory(visit, vm)
         sitting = MachineSeat(visit, frame, vm)
         terminals = MachineTerminals(visit, vm)
         log = LogView("Log", testid="vm-log")
@@ -96,6 +95,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             frame.subtitle.say(f"{seen.pool} · {seen.provider}")
             for verb, element in buttons.items():
                 element.set_visibility(visit.may_operate and verb in seen.actions)
+            conditions.show(seen)
             facts.show(**_facts(seen))
             sitting.show(seen)
 
@@ -114,22 +114,13 @@ async def _draw(visit: Visit, vm: VmView) -> None:
                 last_line = lines[-1].id
                 log.append([log_line(line, with_source=True) for line in lines])
 
-        async def read_samples() -> None:
-            since = house.db.now() - timedelta(hours=HOURS_SHOWN)
-            samples = await list_samples(house.db, vm.id, since=since)
-            points = [{**asdict(sample), "at": sample.at.isoformat()} for sample in samples]
-            for chart in charts:
-                chart.reset(points)
-            charts[1].set_visibility(any(sample.gpu_pct is not None for sample in samples))
-
-        vm_reader, event_reader, log_reader, sample_reader = (
-            Reader(read) for read in (read_vm, read_events, read_log, read_samples)
-        )
+        vm_reader, event_reader, log_reader = (Reader(read) for read in (read_vm, read_events, read_log))
 
         def start(snapshot: Snapshot) -> None:
             show(snapshot.vms.get(vm.id, vm))
             terminals.show(snapshot)
-            for reader in (event_reader, log_reader, sample_reader):
+            history.ask(now=True)
+            for reader in (event_reader, log_reader):
                 reader.ask()
 
         def change(snapshot: Snapshot, changes: ChangeSet) -> None:
@@ -137,11 +128,12 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             for seen in changes.vms.upserts:
                 if seen.id == vm.id:
                     show(seen)
-                    sample_reader.ask()
+                    history.ask()
             if vm.id in changes.vms.removals:
                 vm_reader.ask()
             if vm.id in changes.eventful_vms:
                 event_reader.ask()
+                history.ask(now=True)
             if vm.id in changes.logged_vms:
                 log_reader.ask()
 
@@ -151,21 +143,11 @@ async def _draw(visit: Visit, vm: VmView) -> None:
 
 def _notes(vm: VmView) -> str:
     """What there is to know beside the status, and what can be done about it."""
-    said = [f"{each['text']}: {each['title']}" for each in condition_notes(vm)]
+    listed = {each.sentence for each in vm.conditions}
+    said = [f"{each['text']}: {each['title']}" for each in condition_notes(vm) if each["title"] not in listed]
     if reason := trouble_reason(vm):
         said = [f"{reason.rstrip('.')}. {_NEXT_STEP}", *said]
     return " · ".join(said)
-
-
-def _draw_charts() -> list[Chart]:
-    tag("h2", "", "Health over time")
-    machine = [
-        ("cpu_pct", "CPU", "one"),
-        ("memory_pct", "Memory", "two"),
-        ("disk_free_pct", "Disk free", "three"),
-    ]
-    gpu = [("gpu_pct", "Busy", "four"), ("gpu_memory_pct", "Memory", "two")]
-    return [Chart("Machine", machine), Chart("GPU", gpu)]
 
 
 def _facts(vm: VmView) -> dict[str, str | datetime | None]:
@@ -173,8 +155,7 @@ def _facts(vm: VmView) -> dict[str, str | datetime | None]:
     return {
         "pool": f"{vm.pool} ({vm.provider})",
         "researcher": vm.email or "unclaimed",
-        "health": (vm.health.capitalize() if vm.health else "not reported yet")
-        + (f": {'; '.join(vm.reasons)}" if vm.reasons else ""),
+        "health": vm.health.capitalize() if vm.health else "not reported yet",
         "beat": vm.last_heartbeat_at,
         "gpu": gpus if vm.last_heartbeat_at else None,
         "disk": f"{vm.disk_free_pct:.0f} %" if vm.disk_free_pct is not None else None,

@@ -57,6 +57,7 @@ async def machines(request: Request) -> Response | None:
     filters, chosen = _filters(request.query_params.get("status", ""))
     with admin_frame("Machines", active="machines", user=visit.admin.name) as frame:
         with frame.buttons:
+            link_button("Fleet map", "/admin/fleet")
             if visit.may_operate:
                 link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
 

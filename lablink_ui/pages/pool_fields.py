@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from backend.errors import InvalidInput
 from backend.house import House
+from backend.services.health_limits import read_own_limits, show_own_limits
 from backend.services.pools import AWS, PoolSpec
 from lablink_ui.pages.pool_aws_fields import AwsFields
 from lablink_ui.parts import Field, tag
@@ -80,6 +81,13 @@ class PoolFields:
             hint="https://…, with {hostname} and {email} filled in for each seat",
             testid="pool-url-template",
         )
+        self.health = Field(
+            "Health thresholds",
+            name="health",
+            value=show_own_limits(spec.health),
+            hint="Where they differ from the server's, such as hot_c=85 memory_pct=95 gpus=1",
+            testid="pool-health",
+        )
         self.repository = Field(
             "Git repository",
             name="repository",
@@ -132,6 +140,7 @@ class PoolFields:
                 url_template=self.url_template.value.strip() or None,
                 repository=self.repository.value.strip() or None,
                 startup_script=self.script.value.replace("\r\n", "\n") or None,
+                health=read_own_limits(self.health.value),
                 aws=self.aws.read() if self.aws else base.aws,
             )
         except ValueError:

@@ -41,31 +41,16 @@ def test_a_machine_without_a_gpu_is_healthy() -> None:
     assert (report.memory_pct, report.disk_free_pct) == (30, 50)
 
 
-@pytest.mark.parametrize(
-    ("free_pct", "of", "health"),
-    [
-        (50, 100 * GIB, "healthy"),
-        (9, 50 * GIB, "degraded"),
-        (9, 1_000 * GIB, "healthy"),
-        (1, 50 * GIB, "unhealthy"),
-        (1, 150 * GIB, "degraded"),
-    ],
-)
-def test_a_disk_is_full_when_little_of_it_is_free_by_share_and_by_size(monkeypatch, free_pct, of, health) -> None:
-    disk_is(monkeypatch, free_pct=free_pct, of=of)
+def test_figures_are_told_and_judged_by_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk_is(monkeypatch, free_pct=1, of=50 * GIB)
+    memory_is(monkeypatch, 99)
     report = examine()
-    assert report.health == health
-    assert report.reasons == ([] if health == "healthy" else [f"only {free_pct} % of the disk is free"])
-
-
-def test_a_full_memory_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory_is(monkeypatch, 98.4)
-    report = examine()
-    assert (report.health, report.reasons) == ("degraded", ["98 % of the memory is in use"])
+    assert (report.disk_free_pct, report.disk_free_gb, report.memory_pct) == (1, 0.5, 99)
+    assert (report.health, report.reasons) == ("healthy", [])
 
 
 def test_the_worst_verdict_stands_and_reasons_fit_into_a_heartbeat() -> None:
-    report = Report(0, 0, 50)
+    report = Report(0, 0, 50, 10)
     report.add("unhealthy", "x" * 10_000)
     for number in range(100):
         report.add("degraded", str(number))
@@ -78,10 +63,15 @@ class Nvml(ModuleType):
     """NVML as a driver with two GPUs would answer; ``broken`` ones do not."""
 
     NVML_TEMPERATURE_GPU = 0
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC = 1, 0
+    nvmlEventTypeXidCriticalError = 8
+    nvmlClocksThrottleReasonHwThermalSlowdown, nvmlClocksThrottleReasonSwThermalSlowdown = 64, 32
+    nvmlClocksThrottleReasonHwPowerBrakeSlowdown = 128
 
     def __init__(self) -> None:
         super().__init__("pynvml")
         self.is_loaded, self.broken, self.temperature = True, set[int](), 65
+        self.throttle, self.ecc, self.events = 0, 0, list[tuple[int, int]]()
 
     def nvmlInit(self) -> None:
         if not self.is_loaded:
@@ -112,6 +102,24 @@ class Nvml(ModuleType):
     def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
         return self.temperature
 
+    def nvmlDeviceGetTotalEccErrors(self, handle: int, kind: int, counter: int) -> int:
+        return self.ecc
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: int) -> int:
+        return self.throttle
+
+    def nvmlEventSetCreate(self) -> object:
+        return object()
+
+    def nvmlDeviceRegisterEvents(self, handle: int, kinds: int, events: object) -> None:
+        pass
+
+    def nvmlEventSetWait_v2(self, events: object, timeout_ms: int) -> Any:
+        if not self.events:
+            raise RuntimeError("Timeout")
+        device, xid = self.events.pop(0)
+        return SimpleNamespace(device=device, eventData=xid)
+
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
@@ -130,6 +138,9 @@ def test_gpus_are_reported_in_the_words_of_the_wire(nvml: Nvml) -> None:
         "memory_used_mb": 3072.0,
         "memory_total_mb": 16384.0,
         "temperature_c": 65.0,
+        "ecc_uncorrected": 0,
+        "throttle": [],
+        "xids": [],
     }
     # What a GPU does not tell is unknown, not zero.
     assert second["utilisation_pct"] is None
@@ -144,17 +155,28 @@ def test_a_heartbeat_with_gpus_is_one_that_the_server_takes(nvml: Nvml) -> None:
     assert HeartbeatMessage.model_validate_json(json.dumps(body)).gpus[0].utilisation_pct == 42.0
 
 
-def test_a_gpu_that_does_not_answer_makes_the_machine_unfit(nvml: Nvml) -> None:
+def test_a_gpu_that_does_not_answer_is_told_with_why_until_it_does(nvml: Nvml) -> None:
+    examiner = Examiner(Path(), None)
     nvml.broken = {1}
-    report = examine()
-    assert (report.health, report.reasons) == ("unhealthy", ["GPU 1 does not answer: GPU is lost"])
-    assert [gpu["index"] for gpu in report.gpus] == [0]
+    assert examiner.examine().gpus[1] == {"index": 1, "error": "GPU is lost"}
+    nvml.is_loaded = False
+    assert [gpu.get("error") for gpu in examiner.examine().gpus] == ["the driver does not answer"] * 2
+    nvml.is_loaded, nvml.broken = True, set()
+    assert [gpu.get("error") for gpu in examiner.examine().gpus] == [None, None]
 
 
-def test_a_hot_gpu_is_a_reason(nvml: Nvml) -> None:
-    nvml.temperature = 93
-    report = examine()
-    assert (report.health, report.reasons) == ("degraded", ["GPU 0 is at 93.0 °C", "GPU 1 is at 93.0 °C"])
+def test_errors_of_a_gpu_are_told_from_when_they_came_until_the_end_of_the_boot(nvml: Nvml) -> None:
+    nvml.events, nvml.ecc = [(1, 79), (0, 31), (1, 79)], 2
+    examiner = Examiner(Path(), None)
+    for _ in range(2):
+        first, second = examiner.examine().gpus
+        assert (first["xids"], second["xids"], first["ecc_uncorrected"]) == ([31], [79], 2)
+
+
+@pytest.mark.parametrize(("bits", "words"), [(1 | 4, []), (64, ["heat"]), (32 | 128, ["heat", "power"])])
+def test_a_gpu_that_slows_itself_down_says_why(nvml: Nvml, bits: int, words: list[str]) -> None:
+    nvml.throttle = bits
+    assert examine().gpus[0]["throttle"] == words
 
 
 def test_a_driver_that_is_loaded_after_the_agent_began_is_found(nvml: Nvml) -> None:
@@ -179,19 +201,25 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ("script", "reasons"),
+    ("script", "state"),
     [
-        ('#!/bin/sh\n[ "$1 $4" = "inspect desk" ] && echo running', []),
-        ("#!/bin/sh\necho exited", ["the container desk is exited"]),
-        ("#!/bin/sh\necho Error: No such object >&2; exit 1", ["the container desk is not there"]),
-        ("#!/nonexistent/shell", ["the container desk cannot be checked: docker does not answer: FileNotFoundError"]),
+        ('#!/bin/sh\n[ "$1 $4" = "inspect desk" ] && echo running', "running"),
+        ("#!/bin/sh\necho exited", "exited"),
+        ("#!/bin/sh\necho restarting", "restarting"),
+        ("#!/bin/sh\necho Error: No such object >&2; exit 1", "not there"),
     ],
 )
-def test_a_container_that_does_not_run_makes_the_machine_unfit(docker, script: str, reasons: list[str]) -> None:
+def test_the_state_of_the_container_is_told(docker, script: str, state: str) -> None:
     docker(script)
     report = examine("desk")
-    assert report.reasons == reasons
-    assert report.health == ("unhealthy" if reasons else "healthy")
+    assert (report.container, report.health) == ({"name": "desk", "state": state}, "healthy")
+
+
+def test_a_docker_that_does_not_answer_makes_the_machine_unfit(docker) -> None:
+    docker("#!/nonexistent/shell")
+    report = examine("desk")
+    assert report.reasons == ["the container desk cannot be checked: docker does not answer: FileNotFoundError"]
+    assert report.health == "unhealthy"
 
 
 def test_without_docker_a_container_cannot_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,11 @@ from tests.harness.waiting import until
 async def test_a_command_delivered_twice_is_done_once_and_told_twice(server: TinyServer, make_agent) -> None:
     agent = make_agent().start()
     server.faults["/api/commands/7"] = Fault(500)
-    server.command(7, "prepare_session", claim_id=3)
+    server.command(7, "prepare_session", claim_id=3, request_id="proxy-4bf92f35")
     await until(lambda: len(server.results(7)) == 2, every_s=0.01)
     first, second = server.results(7)
     assert first == second == {"status": "succeeded", "detail": "the session is ready", "data": {}}
-    assert agent.said.count("command 7 (prepare_session)") == 1
+    assert agent.said.count("command 7 (prepare_session): the session is ready [proxy-4bf92f35]") == 1
     session = find_session(Store(agent.home), 3, "gpu-01")
     assert session is not None
     assert session.tmp.is_dir()

@@ -165,6 +165,7 @@ async def check_a_roster(page: Page) -> None:
 BARE = (
     State("admin-empty", "/admin"),
     State("machines-empty", "/admin/instances"),
+    State("alarms-none", "/admin/alarms"),
     State("operations-empty", "/admin/operations", is_variant=True),
     State("events-few", "/admin/events", is_variant=True),
     State("pools-one", "/admin/pools", is_variant=True),
@@ -214,6 +215,7 @@ FURNISHED = (
     State("admin-mend", "/admin", act=ask_to_mend),
     State("pool-state", "/admin/pools/cloud/state", is_full=True),
     State("machines", "/admin/instances", is_variant=True),
+    State("fleet", "/admin/fleet"),
     State("machines-trouble", "/admin/instances", act=filter_trouble, is_variant=True),
     State("machines-nothing-matches", "/admin/instances", act=search_nothing, is_variant=True),
     State("machines-selected", "/admin/instances", act=select_three),
@@ -246,6 +248,7 @@ FURNISHED = (
     State("pool-unknown", "/admin/pools/nowhere", is_variant=True),
     State("events", "/admin/events"),
     State("schedules", "/admin/schedules", is_full=True),
+    State("alarms", "/admin/alarms", is_full=True),
     public("invite-spent", "/invite/unknown"),
     State("people", "/admin/people", act=invite_somebody, is_full=True),
     State("person", "/admin/people/admin", is_full=True),
@@ -256,7 +259,9 @@ FURNISHED = (
 CROWDED = (
     State("admin-crowded", "/admin"),
     State("machines-crowded", "/admin/instances"),
+    State("fleet-crowded", "/admin/fleet", is_variant=True),
     State("events-many", "/admin/events"),
+    State("alarms-many", "/admin/alarms", is_full=True),
     State("operation-crowded", "/admin/operations/9"),
 )
 

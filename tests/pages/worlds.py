@@ -15,6 +15,8 @@ from sqlalchemy import text, update
 from backend.db.engine import Database
 from backend.models import Command
 from backend.services.actor import Actor
+from backend.services.alarm_rules import Seen
+from backend.services.alarms import acknowledge_alarms, apply_rules, list_open_alarms, record_own
 from backend.services.aws_spec import AwsSpec
 from backend.services.budgets import set_budget, watch_budgets
 from backend.services.claims import release_own_claim, request_claim
@@ -31,7 +33,8 @@ from backend.services.tokens import hash_token, new_token
 from backend.services.views import OperationView
 from backend.services.vm_logs import record_vm_log
 from backend.services.vms import get_vm, list_vms, record_silence
-from backend.states import FindingKind, Health, OperationStatus, Phase, ProgressState
+from backend.setting_keys import AlarmSettings
+from backend.states import AlarmKind, FindingKind, Health, OperationStatus, Phase, ProgressState, Severity
 
 # For the server of such a world: nobody works on its jobs, and its machines are silent for a reason.
 # Its provider of sign-ins is one that nobody asks.
@@ -96,7 +99,23 @@ async def furnish(url: str) -> World:
     await _cloud(world)
     await wait_for_ever(world.db)
     await _classes(world)
+    await _alarms(world)
     return world
+
+
+async def _alarms(world: World) -> None:
+    """What the rules see in all this, one that somebody has seen to, one of the server's, and one that is over."""
+    db, limits = world.db, AlarmSettings(quiet_s=0)
+    disk = Seen(AlarmKind.SERVER, "disk", Severity.CRITICAL, "The disk of lab-server:8080 has 3 % left.", "Make room.")
+    world.clock.back = timedelta(minutes=4)
+    await record_own(db, "lab-server:8081", [disk], limits)
+    world.clock.back = timedelta(minutes=2)
+    await record_own(db, "lab-server:8081", [], limits)
+    world.clock.back = timedelta()
+    await record_own(db, "lab-server:8080", [disk], limits)
+    await apply_rules(db, limits)
+    lines = [alarm.id for alarm in await list_open_alarms(db) if alarm.kind is AlarmKind.LINE]
+    await acknowledge_alarms(db, lines, actor=KIM)
 
 
 async def wait_for_ever(db: Database) -> None:
@@ -112,6 +131,11 @@ async def crowd(url: str, count: int = 500) -> Database:
     await launch(db, "lecture", count)
     for number in range(count // 5):
         await request_claim(db, "lecture", f"student{number:03d}@lecture.example.org", owner_hash=None)
+    full = [
+        Seen(AlarmKind.SERVER, f"disk {number}", Severity.WARNING, f"Disk {number} has 9 % left.", "Make room.")
+        for number in range(count // 10)
+    ]
+    await record_own(db, "rack:8080", full, AlarmSettings())
     return db
 
 
@@ -221,6 +245,8 @@ async def _genomics(world: World) -> None:
     await record_silence(db, after_s=1_800)
     await beat(db, names[2:3], health=Health.DEGRADED, reasons=("GPU 0 is at 88 °C",))
     await beat(db, names[8:9], health=Health.UNHEALTHY, reasons=("the container lablink-desktop is exited (137)",))
+    hot = {"index": 0, "name": "NVIDIA T4", "utilisation_pct": 97.0, "temperature_c": 93.0}
+    await beat(db, names[:1], gpus=(hot,), disk_free_pct=4.0, disk_free_gb=3.9, skew_s=-600.0)
     await release(world, "genomics", hana)
     await claim(world, "genomics", "ines@lab.org", seat="preparing")
     await _running(world)

@@ -9,7 +9,8 @@ from backend.db.engine import Database
 from backend.errors import Conflict, InvalidInput, Unauthenticated
 from backend.services.claims import release_vms, request_claim
 from backend.services.enrolments import announce_boot, authenticate_agent, create_enrolments
-from backend.services.heartbeats import list_samples, record_heartbeats
+from backend.services.heartbeats import record_heartbeats
+from backend.services.history import DAY, HOUR, MONTH, average_samples, list_samples
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.services.retention import remove_old
 from backend.services.vms import fail_overdue_vms, get_vm, record_silence, request_reboot, request_repair
@@ -160,10 +161,45 @@ async def test_the_table_vms_reads_as_the_former_systems_did(db: Database) -> No
         }
 
 
-async def test_old_samples_are_removed(db: Database, clock) -> None:
+async def test_old_samples_are_removed_and_their_averages_stay_for_longer(db: Database, clock) -> None:
     (machine,) = await make_machines(db, 1)
+
+    async def rows_of(table: str) -> list[tuple[object, ...]]:
+        async with await psycopg.AsyncConnection.connect(db.conninfo) as connection:
+            found = await connection.execute(f"SELECT cpu_pct, gpu_pct FROM {table} ORDER BY at")  # type: ignore[arg-type]
+            return await found.fetchall()
+
+    async def clean() -> None:
+        await remove_old(db, samples_hours=24, averages_days=30, log_lines_per_vm=100, events_days=365)
+
+    for cpu_pct in (10.0, 30.0, 50.0):
+        clock.advance(20)
+        gpu = {"index": 0, "utilisation_pct": 2 * cpu_pct}
+        await record_heartbeats(db, [replace(machine, at=db.now(), cpu_pct=cpu_pct, gpus=(gpu,))])
+    assert [each.cpu_pct for each in await list_samples(db, machine.vm_id, HOUR)][-1] == 50
+    clock.advance(700)
+    await average_samples(db)
+    assert await average_samples(db) == 0
+    averages = await rows_of("health_averages")
+    assert 1 <= len(averages) <= 2
     clock.advance(25 * 3600)
     await record_heartbeats(db, [replace(machine, at=db.now())])
-    await remove_old(db, samples_hours=24, log_lines_per_vm=100, events_days=365)
-    since = db.now().replace(year=2000)
-    assert len(await list_samples(db, machine.vm_id, since=since)) == 1
+    await clean()
+    assert await rows_of("health_samples") == [(1, None)]
+    assert len(await list_samples(db, machine.vm_id, DAY)) == 1
+    assert await rows_of("health_averages") == averages
+    assert all(1 <= each.cpu_pct <= 50 for each in await list_samples(db, machine.vm_id, MONTH))
+    clock.advance(30 * 86_400)
+    await clean()
+    assert await rows_of("health_averages") == []
+
+
+async def test_figures_too_small_or_too_large_to_be_kept_are_kept_as_what_they_mean(db: Database) -> None:
+    (machine,) = await make_machines(db, 1)
+    gpu = {"index": 0, "utilisation_pct": 1e-300, "temperature_c": 1e-300} | {
+        "memory_used_mb": 1e12,
+        "memory_total_mb": 1e-300,
+    }
+    await record_heartbeats(db, [replace(machine, at=db.now(), cpu_pct=2.2e-311, gpus=(gpu,))])
+    last = (await list_samples(db, machine.vm_id, HOUR))[-1]
+    assert (last.gpu_pct, last.gpu_memory_pct, last.gpu_temperature_c) == (0, 100, 0)

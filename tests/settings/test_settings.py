@@ -121,6 +121,7 @@ def test_a_script_arrives_as_it_was_written(load: Load, script: str) -> None:
         ("~server.port", r"is not an override"),
         ("server.port", r"'server\.port' is not an override"),
         ("agent.heartbeat_interval_s=60", r"agent\.unreachable_after_s must be more than agent\.heartbeat_int.*60"),
+        ("alarms.smtp_host=mail.lab.org", r"alarms\.smtp_host goes with alarms\.email_to and alarms\.email_from"),
         ("pool.default.available_min=101", r"pool\.default\.available_min must be at most pool\.default\.max, 100"),
     ],
 )  # fmt: skip
@@ -218,12 +219,21 @@ def test_a_secret_that_cannot_be_used_is_named_but_not_shown(load: Load, tmp_pat
     said = refusal_of(lambda: load(LABLINK_API_TOKEN="short-secret"))
     assert f"LABLINK_API_TOKEN must have {MIN_API_TOKEN} characters or more" in said
     said += refusal_of(lambda: load(LABLINK_DATABASE_URL="mysql://u:short-secret@h/d"))
+    said += refusal_of(lambda: load(LABLINK_METRICS_TOKEN="short-secret"))
+    for url in ("http://hooks.lab.org/short-secret", "https://u:short-secret@lab.org/", "file:///short-secret"):
+        said += refusal_of(lambda url=url: load(LABLINK_WEBHOOK_URL=url))
     assert "LABLINK_DATABASE_URL must begin with postgresql://" in said
     assert "short-secret" not in said
     missing = str(tmp_path / "missing")
     assert f"LABLINK_API_TOKEN_FILE: {missing} cannot be read" in refusal_of(
         lambda: load(LABLINK_API_TOKEN_FILE=missing)
     )
+
+
+def test_an_unencrypted_mail_server_is_one_of_this_computer(load: Load) -> None:
+    mail = ("alarms.email_to=[a@lab.org]", "alarms.email_from=b@lab.org", "alarms.smtp_security=none")
+    assert load(*mail, "alarms.smtp_host=127.0.0.1").alarms.email_to == ["a@lab.org"]
+    assert "is for a mail server on this computer" in refusal_of(lambda: load(*mail, "alarms.smtp_host=mail.lab.org"))
 
 
 def test_no_key_is_a_secret() -> None:

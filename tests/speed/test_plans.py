@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -18,7 +17,8 @@ from backend.services.claims import list_claims, request_claim, serve_waiting
 from backend.services.commands import expire_commands, list_commands_for_agent
 from backend.services.enrolments import authenticate_agent
 from backend.services.events import EventFilter, list_events
-from backend.services.heartbeats import list_samples, record_heartbeats
+from backend.services.heartbeats import record_heartbeats
+from backend.services.history import DAY, MONTH, average_samples, list_samples
 from backend.services.seat_browsers import list_browsers, record_seen
 from backend.services.sign_in import find_session
 from backend.services.vm_logs import list_vm_log
@@ -42,11 +42,23 @@ INSERT INTO events (at, actor, kind, message, pool_id, vm_id, claim_id, data)
     FROM claims, generate_series(1, 4);
 INSERT INTO health_samples (vm_id, at, cpu_pct, memory_pct, disk_free_pct)
     SELECT 1 + n % 900, now() - n * interval '1 second', 1, 2, 3 FROM generate_series(1, 90000) AS n;
+INSERT INTO health_averages (vm_id, at, cpu_pct, memory_pct, disk_free_pct)
+    SELECT 1 + n % 900, now() - n * interval '1 second', 1, 2, 3 FROM generate_series(1, 90000) AS n;
 INSERT INTO vm_logs (vm_id, at, source, line)
     SELECT 1 + n % 900, now() - n * interval '1 second', 'boot', 'a line' FROM generate_series(1, 90000) AS n;
 ANALYZE;
 """
-LARGE = {"claims", "seat_browsers", "commands", "events", "health_samples", "vm_logs", "vms", "enrolments"}
+LARGE = {
+    "claims",
+    "seat_browsers",
+    "commands",
+    "events",
+    "health_samples",
+    "health_averages",
+    "vm_logs",
+    "vms",
+    "enrolments",
+}
 TOKEN = "a-token-that-nobody-has"
 
 
@@ -86,7 +98,9 @@ HOT: dict[str, Callable[[Database], Awaitable[object]]] = {
     "an admin's session": lambda db: find_session(db, TOKEN),
     "changed machines": lambda db: list_vms(db, ids=[1, 2, 3]),
     "changed claims": lambda db: list_claims(db, ids=[1, 2, 3]),
-    "a machine's charts": lambda db: list_samples(db, 1, since=db.now() - timedelta(hours=1)),
+    "a machine's charts": lambda db: list_samples(db, 1, DAY),
+    "a machine's month": lambda db: list_samples(db, 1, MONTH),
+    "averages": average_samples,
     "a machine's log": lambda db: list_vm_log(db, 1),
     "a machine's events": lambda db: list_events(db, EventFilter(vm_id=1)),
     "the newest events": lambda db: list_events(db, EventFilter()),

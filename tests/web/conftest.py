@@ -11,6 +11,7 @@ from tests.harness.server import Server, free_port
 
 # Another address of loopback plays the proxy; whoever comes from elsewhere on it is a stranger.
 PROXY = "127.0.0.2"
+METRICS_TOKEN = "a-token-that-reads-metrics-alone"
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,9 @@ async def web_server(tmp_path_factory: pytest.TempPathFactory, provider: Provide
         f"oidc.client_id={CLIENT_ID}",
         "oidc.admin_groups=[lab-admins]",
         "oidc.viewer_groups=[staff]",
-        environment={"LABLINK_OIDC_CLIENT_SECRET": CLIENT_SECRET},
+        "server.metrics=true",
+        "log.format=json",
+        environment={"LABLINK_OIDC_CLIENT_SECRET": CLIENT_SECRET, "LABLINK_METRICS_TOKEN": METRICS_TOKEN},
     )
     await server.start()
     yield server

@@ -1,0 +1,54 @@
+"""Each request has an id, which its answer tells; and those that may change something are logged."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.request_ids import begin_request
+
+HEADER = b"x-request-id"
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+# Every machine sends these all day.
+_CHATTER = ("/api/heartbeat", "/api/commands", "/api/logs", "/api/vm_startup")
+
+logger = logging.getLogger("lablink.requests")
+
+
+class RequestLog:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets everything through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == HEADER), b"")
+        request_id = begin_request(given.decode("latin-1")).encode()
+        began, status = time.perf_counter(), 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (HEADER, request_id)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            _log(scope, status, time.perf_counter() - began)
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    is_news = scope["method"] not in _SAFE and not scope["path"].startswith(_CHATTER)
+    level = logging.INFO if is_news else logging.DEBUG
+    if logger.isEnabledFor(level):
+        # The template: a path may hold what opens a seat.
+        place = getattr(scope.get("route"), "path", None) or "(no route)"
+        logger.log(level, "%s %s %d in %.0f ms", scope["method"][:10], place, status, seconds * 1000)
