@@ -17,7 +17,7 @@ from tests.agent.tiny_server import TinyServer
 from tests.boot.machine import Machine
 from tests.harness.package_index import make_index, rehashed
 from tests.harness.pages import Visitor, visit
-from tests.harness.server import Server
+from tests.harness.server import COMMAND, Server
 from tests.harness.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         (tree / name).symlink_to(ROOT / name)
     (tree / "requirements").mkdir()
     (tree / "requirements/agent.txt").write_text(rehashed((ROOT / "requirements/agent.txt").read_text()))
-    started = Server(tree / "home", environment={"PYTHONPATH": str(tree)})
+    started = Server(tree / "home", environment={"PYTHONPATH": str(tree)}, program=COMMAND)
     await started.start()
     yield started
     await started.close()

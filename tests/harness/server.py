@@ -19,11 +19,13 @@ from agent import leftovers
 from backend.db.embedded import EmbeddedPostgres
 from backend.provisioning.local_vms import LocalVms
 from backend.provisioning.process import end_leftover
+from tests.harness import warm_start
 from tests.harness.waiting import until
 
 PASSWORD = "a password for tests"
 API_TOKEN = "a-token-for-tests-of-more-than-24"
 LABLINK = Path(sys.executable).parent / "lablink"
+COMMAND = (str(LABLINK),)
 FAST = ("agent.heartbeat_interval_s=2",)
 
 
@@ -37,7 +39,7 @@ def free_port() -> int:
 class Server:
     """Starts, stops and kills one server; its data outlives it until ``close``.
 
-    ``program``: what runs it, as another user for instance.
+    ``program``: what runs it, the command itself or that as another user; by default a process that has imported it.
     """
 
     def __init__(
@@ -47,14 +49,14 @@ class Server:
         verb: str = "serve",
         database_url: str | None = None,
         environment: dict[str, str] | None = None,
-        program: Sequence[str] = (str(LABLINK),),
+        program: Sequence[str] = (),
     ) -> None:
         self.home, self.port, self._verb = home, free_port(), verb
         self._settings = (*FAST, *settings)
         self._database_url = database_url
         self._environment = environment or {}
         self._program = program
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | warm_start.Forked | None = None
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home.parent / f"{home.name}.log"
         self.api = self.client(token=API_TOKEN)
@@ -85,9 +87,13 @@ class Server:
         }
         if self._database_url:
             environment["LABLINK_DATABASE_URL"] = self._database_url
+        arguments = [self._verb, f"server.port={self.port}", *self._settings]
+        if not self._program:
+            self.process = warm_start.start(arguments, environment, self.log)
+            return
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._program, self._verb, f"server.port={self.port}", *self._settings],
+                [*self._program, *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.harness.processes import find_postmaster, list_processes
-from tests.harness.server import Server
+from tests.harness.server import COMMAND, Server
 from tests.harness.waiting import until
 
 
@@ -25,7 +25,7 @@ async def test_a_demo_told_to_end_again_and_again_in_a_launch_ends_once_and_whol
 
 
 async def test_a_start_told_to_end_at_any_moment_leaves_nothing_and_can_be_begun_anew(tmp_path: Path) -> None:
-    server = Server(tmp_path / "home", verb="demo")
+    server = Server(tmp_path / "home", verb="demo", program=COMMAND)
     moments: dict[str, Callable[[], object]] = {
         "it imports": lambda: "pydantic_core" in Path(f"/proc/{server.process.pid}/maps").read_text(),
         "the database is made": lambda: find_process(server, "initdb"),
@@ -43,7 +43,7 @@ async def test_a_start_told_to_end_at_any_moment_leaves_nothing_and_can_be_begun
 
 
 async def test_a_first_start_killed_while_it_makes_its_database_makes_it_anew(tmp_path: Path) -> None:
-    server = Server(tmp_path / "home")
+    server = Server(tmp_path / "home", program=COMMAND)
     server.spawn()
     await until(lambda: find_process(server, "initdb"), every_s=0.005)
     server.kill()

@@ -16,7 +16,7 @@ from playwright.async_api import Browser, expect
 
 from tests.harness.pages import visit
 from tests.harness.screens import LARGE, claim, enter, shows
-from tests.harness.server import LABLINK, Server
+from tests.harness.server import COMMAND, Server
 
 # Where the tests run as root: a user that every system has. Python may lie where that one could not even reach it.
 NOBODY = "nobody"
@@ -32,11 +32,11 @@ async def demo() -> AsyncIterator[Server]:
     # Not under the tests' own directory, which is closed to others.
     directory = Path(tempfile.mkdtemp(prefix="lablink-demo-"))
     directory.chmod(0o755)
-    home, program, environment = directory / "home", (str(LABLINK),), {}
+    home, program, environment = directory / "home", COMMAND, {}
     home.mkdir()
     if os.geteuid() == 0:
         shutil.chown(home, NOBODY)
-        program, environment = (*BY_NOBODY, str(LABLINK)), {"HOME": str(home), "USER": NOBODY, "LOGNAME": NOBODY}
+        program, environment = (*BY_NOBODY, *COMMAND), {"HOME": str(home), "USER": NOBODY, "LOGNAME": NOBODY}
     server = Server(home, verb="demo", environment=environment, program=program)
     try:
         await server.start()
