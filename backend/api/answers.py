@@ -319,7 +319,7 @@ class AliveAnswer(Answer):
 class ReadyAnswer(Answer):
     """`GET /readyz`. ``tasks`` holds those that failed last time, with their sentence."""
 
-    status: Literal["ready", "not ready"]
+    status: Literal["ready", "not ready", "stopping"]
     listener: str
     pages: str
     tasks: dict[str, str]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +27,7 @@ from backend.services.runs import LeaseLost, Run, RunVm
 from backend.states import OperationKind, OperationStatus
 
 LEASE_LOOK_S = 1.0
+LOCK_LOOK_S = 0.1
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
@@ -146,7 +149,7 @@ class _Execution:
         await self._carry_through(before)
 
     async def _init(self) -> None:
-        async with self._worker.installing:
+        async with self._worker.installing, _alone(self._worker.home / "terraform.lock"):
             await self._terraform.init()
 
     async def _take_stock(self, before: Mapping[str, bool]) -> Mapping[str, bool]:
@@ -305,3 +308,16 @@ class _Execution:
                 return await ask()
             except Unavailable:
                 await asyncio.sleep(LEASE_LOOK_S)
+
+
+@asynccontextmanager
+async def _alone(lock: Path) -> AsyncIterator[None]:
+    """One at a time of all processes that share the data directory; ends with the process, however that ends."""
+    with lock.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(LOCK_LOOK_S)
+        yield

@@ -23,6 +23,7 @@ from backend.provisioning.steps import Worker
 from backend.provisioning.terraform_binary import ensure_terraform
 from backend.services.vms import get_vm_by_id, record_boot_failure
 from backend.settings import Settings
+from backend.tasks.company import check_company, make_presence
 from backend.tasks.owner import this_process
 from backend.tasks.supervisor import Supervisor
 
@@ -131,9 +132,15 @@ async def _run_worker(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     worker = await make_worker(db, settings)
-    supervisor.start("jobs", lambda: work_on_jobs(db, worker, settings))
-    logger.info("working on jobs as %s", worker.owner)
-    await stop.wait()
-    await supervisor.stop()
-    await db.close()
-    return 0
+    presence = make_presence(db.conninfo, settings, may_lead=False)
+    try:
+        supervisor.start("presence", presence.run)
+        await presence.until_known()
+        await check_company(presence, db, worker.providers)
+        supervisor.start("jobs", lambda: work_on_jobs(db, worker, settings))
+        logger.info("working on jobs as %s", worker.owner)
+        await stop.wait()
+        return 0
+    finally:
+        await supervisor.stop()
+        await db.close()
