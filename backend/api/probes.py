@@ -27,6 +27,7 @@ async def readyz(house: TheHouse) -> JSONResponse:
         "status": "ready" if is_ready else "stopping" if house.is_draining else "not ready",
         "listener": "connected" if house.listener.connected else "reconnecting",
         "pages": "live" if house.live.snapshot.is_live else "stale",
+        "leads": house.presence.leads,
         "tasks": {state.name: state.last_error for state in house.supervisor.states.values() if state.last_error},
     }
     return JSONResponse(content, status_code=200 if is_ready else 503)
