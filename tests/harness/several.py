@@ -106,7 +106,7 @@ class Lab:
                 answer = await somebody.get("/healthz")
                 return answer.status_code == 200 and answer.cookies.get(COOKIE) == name
 
-        await until(is_sent, every_s=0.02, what=f"the balancer sends people to {name}")
+        await until(is_sent, every_s=0.1, what=f"the balancer sends people to {name}")
 
     async def make_pool(self, name: str, **figures: object) -> str:
         """Ensures a pool; returns its name."""
