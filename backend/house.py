@@ -211,6 +211,7 @@ async def _start(house: House) -> None:
     await house.live.refresh()
     if settings.jobs.in_process:
         worker = await make_worker(db, settings)
+        worker.check_directory = lambda: check_company(house.presence, db, house.providers)
         house.running = worker.running
         start("jobs", lambda: work_on_jobs(db, worker, settings))
     await _tidy_up(house)

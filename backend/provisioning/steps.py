@@ -67,6 +67,8 @@ class Worker:
     parallelism: int = 0
     grace_s: float = 30
     running: set[int] = field(default_factory=set)
+    # Raises a LabLinkError where the data directory may not be the one in which states are written down.
+    check_directory: Callable[[], Awaitable[None]] | None = None
     # Pools share what Terraform installs, and its cache is made for one writer at a time.
     installing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -123,6 +125,11 @@ class _Execution:
 
     async def _attempt(self) -> Outcome:
         try:
+            await self._check_directory()
+        except LabLinkError as exc:
+            # Nothing is looked at either: what is not written down here may be written down elsewhere.
+            return Outcome(OperationStatus.FAILED, exc.message)
+        try:
             if self._run.attempt > 1:
                 self._report.say("warn", f"attempt {self._run.attempt}: the former worker died; what it made is kept")
             await self._work()
@@ -147,6 +154,11 @@ class _Execution:
         if has_unfinished and self._run.kind is OperationKind.LAUNCH:
             before = await self._take_stock(before)
         await self._carry_through(before)
+
+    async def _check_directory(self) -> None:
+        check = self._worker.check_directory
+        if check is not None and self._provider.backend_of(self._run.pool) is None:
+            await self._until_answered(check)
 
     async def _init(self) -> None:
         async with self._worker.installing, _alone(self._worker.home / "terraform.lock"):

@@ -136,7 +136,8 @@ async def _run_worker(settings: Settings) -> int:
     try:
         supervisor.start("presence", presence.run)
         await presence.until_known()
-        await check_company(presence, db, worker.providers)
+        worker.check_directory = lambda: check_company(presence, db, worker.providers)
+        await worker.check_directory()
         supervisor.start("jobs", lambda: work_on_jobs(db, worker, settings))
         logger.info("working on jobs as %s", worker.owner)
         await stop.wait()
