@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 
-from backend.db.borrowed import alone_in
+from backend.db.borrowed import alone_in, together_in
 from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.migrate import migrate
@@ -125,8 +125,8 @@ async def open_house(settings: Settings, *, is_demo: bool = False) -> AsyncItera
         LabLinkError: something needed is missing; the message says what.
     """
     # With a Postgres elsewhere several servers may share the data directory: Postgres coordinates them.
-    is_shared = settings.secrets.database_url is not None and not is_demo
-    with contextlib.nullcontext() if is_shared else alone_in(settings.home):
+    url = None if is_demo else settings.secrets.database_url
+    with together_in(settings.home, url) if url else alone_in(settings.home):
         async with _open(settings, is_demo=is_demo) as house:
             yield house
 

@@ -11,6 +11,7 @@ from typing import Any
 from procrastinate import App, PsycopgConnector
 from psycopg_pool import AsyncNullConnectionPool
 
+from backend.db.borrowed import together_in
 from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.jobs import RUN_OPERATION, RUN_POWER_ACTION
@@ -125,7 +126,13 @@ def run_worker(settings: Settings) -> int:
 
 
 async def _run_worker(settings: Settings) -> int:
-    url = settings.secrets.database_url or await EmbeddedPostgres(settings.home).start()
+    if url := settings.secrets.database_url:
+        with together_in(settings.home, url):
+            return await _work(settings, url)
+    return await _work(settings, await EmbeddedPostgres(settings.home).start())
+
+
+async def _work(settings: Settings, url: str) -> int:
     await migrate(url)
     db = Database(url, pool_size=settings.database.pool_size)
     supervisor, stop = Supervisor(), asyncio.Event()
