@@ -9,7 +9,9 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.services.actor import Actor
 from backend.services.pools import PoolSpec, ensure_pool
@@ -40,6 +42,52 @@ class Balancer(Server):
             assert f"127.0.0.1:{address}" in text
             text = text.replace(f"127.0.0.1:{address}", f"127.0.0.1:{port}")
         self.log.with_suffix(".cfg").write_text(text)
+
+
+class Twofold(Server):
+    """Two servers where a test asks for one: its ``url`` is the balancer's, and a crash is that of one of the two."""
+
+    def __init__(self, home: Path, *settings: str, **options: Any) -> None:
+        super().__init__(home, *settings, **options)
+        self._embedded = EmbeddedPostgres(home)
+        self._balancer = Balancer(home)
+        self._balancer.log = home.parent / f"{home.name}-balancer.log"
+        self.port, self.url, self.api = self._balancer.port, self._balancer.url, self._balancer.api
+        settings = (f"server.public_url={self.url}", "server.trusted_proxies=[127.0.0.1]", *settings)
+        self._parts = {name: Server(home, *settings, **options) for name in ("one", "two")}
+        for name, part in self._parts.items():
+            part.log = home.parent / f"{home.name}-{name}.log"
+        self._balancer.configure(self._parts)
+
+    async def start(self) -> Server:
+        """Starts whatever does not run."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        url = await self._embedded.start()
+        for each in (*self._parts.values(), self._balancer):
+            each._database_url = url
+            if each.process is None or each.process.poll() is not None:
+                each.spawn()
+        for each in (*self._parts.values(), self._balancer):
+            await each.ready()
+        self.process = self._parts["one"].process
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL to one of the two; the other goes on."""
+        self._parts["one"].kill()
+
+    async def stop(self, within_s: float = 30) -> int:
+        """SIGTERM to both; returns the greater exit status."""
+        return max([await part.stop(within_s) for part in self._parts.values()])
+
+    async def close(self) -> None:
+        """Ends everything."""
+        for each in (self._balancer, *self._parts.values()):
+            if each.process is not None and each.process.poll() is None:
+                each.kill()
+        for part in self._parts.values():
+            await part.api.aclose()
+        await super().close()
 
 
 class Lab:
