@@ -101,7 +101,7 @@ class Lab:
         settings = (
             f"server.public_url={self.balancer.url}",
             "server.trusted_proxies=[127.0.0.1]",
-            "server.drain_s=2",
+            "server.drain_s=4",
             "jobs.in_process=false",
         )
         self.servers = {name: Server(home, *settings, database_url=url) for name in ("one", "two")}
