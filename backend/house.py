@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 
-from backend.db.borrowed import alone_in
+from backend.db.borrowed import alone_in, together_in
 from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.db.notices import NoticeListener
+from backend.db.presence import Presence
 from backend.errors import LabLinkError
 from backend.keys import KeyRing, load_keys
 from backend.live.admin_pages import AdminPages
@@ -35,6 +36,7 @@ from backend.services.sign_in import ensure_api_token, ensure_first_admin
 from backend.services.throttles import Throttle
 from backend.services.vms import list_terraform_hostnames
 from backend.settings import Settings
+from backend.tasks.company import check_company, make_presence
 from backend.tasks.reconcile import PRICES_EVERY_S, Reconciler
 from backend.tasks.server_watch import ServerWatch
 from backend.tasks.supervisor import Supervisor
@@ -54,6 +56,7 @@ class House:
     settings: Settings
     db: Database
     listener: NoticeListener
+    presence: Presence
     live: ReadModel
     heartbeats: HeartbeatBuffer
     admin_pages: AdminPages
@@ -69,6 +72,7 @@ class House:
     oidc: OidcProvider | None
     new_password: str | None = None
     is_demo: bool = False
+    is_draining: bool = False
     running: set[int] = field(default_factory=set)
 
     @property
@@ -120,7 +124,9 @@ async def open_house(settings: Settings, *, is_demo: bool = False) -> AsyncItera
     Raises:
         LabLinkError: something needed is missing; the message says what.
     """
-    with alone_in(settings.home):
+    # With a Postgres elsewhere several servers may share the data directory: Postgres coordinates them.
+    url = None if is_demo else settings.secrets.database_url
+    with together_in(settings.home, url) if url else alone_in(settings.home):
         async with _open(settings, is_demo=is_demo) as house:
             yield house
 
@@ -155,11 +161,14 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
     server, live = settings.server, settings.live
     agent_tokens = AgentTokens(db, listener)
     providers = make_providers(settings)
+    keys = load_keys(settings.home, settings.secrets.keys)
+    presence = make_presence(db.conninfo, settings, keys)
     read_model = ReadModel(db, listener, max_hz=live.max_hz, backup_poll_s=live.backup_poll_s)
     return House(
         settings=settings,
         db=db,
         listener=listener,
+        presence=presence,
         live=read_model,
         heartbeats=HeartbeatBuffer(db, HealthLimits.of(settings.health, agent_version=version("lablink"))),
         admin_pages=AdminPages(db, read_model),
@@ -171,7 +180,7 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
         providers=providers,
         reconciler=Reconciler(db, providers, read_model),
         throttle=Throttle(server.sign_in_attempts, server.sign_in_window_s),
-        keys=load_keys(settings.home, settings.secrets.keys),
+        keys=keys,
         oidc=OidcProvider(settings.oidc, settings.secrets.oidc_client_secret) if settings.oidc.issuer else None,
         is_demo=is_demo,
     )
@@ -184,6 +193,9 @@ async def _start(house: House) -> None:
     if settings.open_by is not None:
         is_new = makes_first and all(pool.name != FIRST_POOL for pool in pools)
         check_host(settings.open_by, pools, house.pool_defaults if is_new else None)
+    start("presence", house.presence.run)
+    await house.presence.until_known()
+    await check_company(house.presence, db, house.providers)
     house.new_password = await ensure_first_admin(db, settings.secrets.admin_password)
     if settings.secrets.api_token:
         await ensure_api_token(db, settings.secrets.api_token)
@@ -199,12 +211,13 @@ async def _start(house: House) -> None:
     await house.live.refresh()
     if settings.jobs.in_process:
         worker = await make_worker(db, settings)
+        worker.check_directory = lambda: check_company(house.presence, db, house.providers)
         house.running = worker.running
         start("jobs", lambda: work_on_jobs(db, worker, settings))
     await _tidy_up(house)
-    start("reconcile", house.reconciler.run)
-    house.supervisor.start_every("prices", PRICES_EVERY_S, house.reconciler.read_prices)
-    Sweeps(db, house.listener, settings, house.running, house.watch).start(house.supervisor)
+    start("reconcile", house.presence.leading(house.reconciler.run))
+    house.supervisor.start_every("prices", PRICES_EVERY_S, house.presence.leading(house.reconciler.read_prices))
+    Sweeps(db, house.listener, settings, house.running, house.watch, house.presence).start(house.supervisor)
 
 
 async def _tidy_up(house: House) -> None:

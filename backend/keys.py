@@ -40,6 +40,11 @@ class KeyRing:
             raise UnusableKey("A key must be 32 random bytes in URL-safe base64 (LABLINK_KEYS, keys.json).") from exc
         self._signers = [hashlib.sha256(b"sign:" + key.encode()).digest() for key in keys]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What the keys can be told apart by; nothing of them can be learned from it."""
+        return frozenset(hashlib.sha256(b"name:" + key).hexdigest() for key in self._signers)
+
     def take_over(self, other: KeyRing) -> None:
         """Goes on with the keys of another ring, wherever this one is held."""
         self._sealer, self._signers = other._sealer, other._signers

@@ -65,6 +65,13 @@ class ServerSettings:
         False,
         "Whether /metrics (Prometheus) is served: to LABLINK_METRICS_TOKEN and to whoever may look at the console",
     )
+    drain_s: int = _key(
+        0,
+        "Seconds between being told to stop and stopping, in which /readyz says no, so that a balancer sends nobody "
+        "here any more; more than its checks take to notice",
+        low=0,
+        high=60,
+    )
     reconnect_timeout_s: int = _key(
         30, "How long a page is kept for a browser that lost its connection, in seconds", low=3, high=600
     )

@@ -201,7 +201,16 @@ class _Server(uvicorn.Server):
             _greet(self._house)
 
     def stop(self) -> None:
-        """Stops serving; agents that wait in a long poll are let go first."""
+        """Stops serving, once balancers had time to notice; told again, at once."""
+        drain_s = self._house.settings.server.drain_s
+        if drain_s and self.has_served and not self._house.is_draining:
+            self._house.is_draining = True
+            asyncio.get_running_loop().call_later(drain_s, self._stop)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        # Agents that wait in a long poll are let go first.
         self.should_exit = True
         self._house.commands.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from backend.db.engine import Database
 from backend.db.migrate import migrate
 from tests.ensure_tools import find_chromium
 from tests.harness.server import Server
+from tests.harness.several import Twofold
 
 CHROMIUM_FLAGS = (
     "--no-sandbox",
@@ -28,6 +30,8 @@ CHROMIUM_FLAGS = (
     "--force-prefers-reduced-motion",
 )
 CHROMIUM = find_chromium()
+# With two, a test's server is two servers, one Postgres and HAProxy, where it asks for nothing out of the ordinary.
+MakeServer = Twofold if os.environ.get("LABLINK_TEST_SERVERS") == "2" else Server
 _numbers = itertools.count(1)
 
 
@@ -92,7 +96,8 @@ async def start_server(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[
     servers: list[Server] = []
 
     async def start(*settings: str, **options: object) -> Server:
-        server = Server(tmp_path / f"home{len(servers)}", *settings, **options)  # type: ignore[arg-type]
+        make = Server if options else MakeServer
+        server = make(tmp_path / f"home{len(servers)}", *settings, **options)  # type: ignore[arg-type]
         servers.append(server)
         return await server.start()
 
@@ -104,7 +109,7 @@ async def start_server(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[
 @pytest.fixture(scope="session")
 async def shared_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     """One server for tests that leave no mark on each other; each makes a pool of its own."""
-    server = Server(tmp_path_factory.mktemp("shared") / "home", "server.body_limit_bytes=1000000")
+    server = MakeServer(tmp_path_factory.mktemp("shared") / "home", "server.body_limit_bytes=1000000")
     await server.start()
     yield server
     await server.close()

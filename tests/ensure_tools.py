@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = ("curl", "jq", "shellcheck")
+PROGRAMS = ("curl", "haproxy", "jq", "shellcheck")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

@@ -317,11 +317,15 @@ class AliveAnswer(Answer):
 
 
 class ReadyAnswer(Answer):
-    """`GET /readyz`. ``tasks`` holds those that failed last time, with their sentence."""
+    """`GET /readyz`. ``tasks`` holds those that failed last time, with their sentence.
 
-    status: Literal["ready", "not ready"]
+    ``leads``: of several processes this one sweeps for all.
+    """
+
+    status: Literal["ready", "not ready", "stopping"]
     listener: str
     pages: str
+    leads: bool
     tasks: dict[str, str]
 
 

@@ -190,6 +190,7 @@ def _show_server(figures: _Figures, house: House) -> None:
     figures.show("lablink_alarms_critical", "Open alarms that somebody should look at now", critical)
     figures.show("lablink_pages", "Open pages", house.live.pages)
     figures.show("lablink_live", "Whether pages are true", snapshot.is_live)
+    figures.show("lablink_leads", "Whether this process sweeps for all", house.presence.leads)
     figures.show("lablink_listener_connected", "Whether Postgres' notices are heard", house.listener.connected)
     figures.show("lablink_event_loop_lag_seconds", "By how much the server was late, several times", house.watch.lag_s)
     figures.show("lablink_disk_free_ratio", "Free space of the data directory's disk", house.watch.disk_free_pct / 100)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
 from backend.db.embedded import EmbeddedPostgres
-from backend.db.engine import Database
+from backend.db.engine import Database, plain_url
 from backend.db.migrate import migrate
 from backend.errors import Conflict, NotFound
 from backend.settings import Settings
@@ -32,6 +36,43 @@ def alone_in(home: Path) -> Iterator[None]:
                 code="in_use",
             ) from None
         yield
+
+
+@contextmanager
+def together_in(home: Path, url: str) -> Iterator[None]:
+    """Lets only servers of the same (external) database into the data directory: others' machines are strangers there.
+
+    Raises:
+        Conflict: a server of another database uses it, or one with a Postgres in it.
+    """
+    with (home / "server.lock").open("a+", encoding="ascii") as file:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(_name_of(url))
+            file.flush()
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            file.seek(0)
+            is_ours = file.read() == _name_of(url)
+        except BlockingIOError:
+            is_ours = False
+        if not is_ours:
+            raise Conflict(
+                f"A LabLink server of another database (LABLINK_DATABASE_URL) uses the data directory {home}. Stop it, "
+                "or set LABLINK_HOME to another one.",
+                code="in_use",
+            )
+        yield
+
+
+def _name_of(url: str) -> str:
+    """Tells databases apart, with nothing of user or password in it."""
+    try:
+        given = conninfo_to_dict(plain_url(url))
+    except ProgrammingError:
+        given = {}
+    return hashlib.sha256(json.dumps([given.get(key) for key in ("host", "port", "dbname")]).encode()).hexdigest()
 
 
 @asynccontextmanager

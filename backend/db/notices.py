@@ -6,16 +6,21 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from sqlalchemy import text
+
+from backend.db.engine import Database
 
 CHANNEL = "lablink"
 BIGGEST_ID = 2**63 - 1
 BEAT_S = 15.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 2.0
+# A payload must stay below 8,000 bytes.
+MOST_IDS = 200
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +32,19 @@ class Notice:
     table: str
     ids: tuple[int, ...]
     parents: tuple[int, ...] = ()
+
+
+async def send_notice(db: Database, table: str, ids: Collection[int]) -> None:
+    """Says something to every process, this one included, beside what the triggers say.
+
+    Raises:
+        Unavailable: Postgres does not answer.
+    """
+    listed = list(ids)
+    async with db.transaction() as session:
+        for first in range(0, len(listed), MOST_IDS):
+            payload = json.dumps({"table": table, "ids": listed[first : first + MOST_IDS]})
+            await session.execute(text("SELECT pg_notify(:channel, :said)"), {"channel": CHANNEL, "said": payload})
 
 
 class NoticeListener:

@@ -4,6 +4,10 @@ To browsers go binary frames of output (the offset of the first byte, 8 bytes bi
 of JSON: ``beat``, ``machine`` (whether its agent is connected), ``shown`` (how far any of the owner's browsers has got:
 what programs asked before that was answered), ``gap`` (bytes that are gone), ``size``, and at the end ``over`` with the
 reason. From browsers come binary frames whose first byte says what: input, size, how far they have got.
+
+Of several processes a balancer chooses by the terminal's number, so that both ends meet in one. Where it chose anew in
+between (a process has ended, or is back), browsers in one process call the agent that another one has: then all that is
+connected with this terminal is let go, and meets where the balancer sends it now.
 """
 
 from __future__ import annotations
@@ -12,14 +16,14 @@ import asyncio
 import json
 import logging
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocketDisconnect
 
 from backend.db.engine import Database
-from backend.db.notices import Notice, NoticeListener
+from backend.db.notices import Notice, NoticeListener, send_notice
 from backend.errors import Unauthenticated, Unavailable
 from backend.live.output import Output
 from backend.services.actor import Actor
@@ -34,6 +38,10 @@ MAX_FRAME, MAX_WORD, CHUNK = 64 * 1024, 1_000, 32 * 1024
 # Typed before the machine is connected, in bytes; more is let go.
 EARLY_INPUT = 16 * 1024
 BEAT_S, SLOW_S, DOUBT_S, SETTLE_S, USE_S, PARTING_S = 5.0, 10.0, 5.0, 0.05, 60.0, 0.8
+# For so long browsers wait for their agent before they call it.
+CALL_S = 2.0
+# What processes say to each other: who has the agent of this terminal? All come anew.
+_CALL, _MEET = "terminal_calls", "terminal_meetings"
 # What a connection raises that is just ending.
 GOING = (WebSocketDisconnect, RuntimeError, OSError)
 # What may change who may look.
@@ -104,6 +112,7 @@ class _Line:
     over: str | None = None
     shown: int = 0
     used_at: float = float("-inf")
+    called_at: float = float("-inf")
 
     @property
     def owners(self) -> list[Viewer]:
@@ -120,6 +129,7 @@ class Terminals:
         self._authenticate = authenticate
         self._lines: dict[int, _Line] = {}
         self._doubt = asyncio.Event()
+        self._leaving: set[asyncio.Task[None]] = set()
         listener.subscribe(self._note, on_gap=self._doubt.set)
 
     async def run(self) -> None:
@@ -133,6 +143,7 @@ class Terminals:
             self._doubt.clear()
             try:
                 await self._send_away()
+                await self._call()
             except Unavailable:
                 # While nobody can be signed out, nobody is.
                 logger.debug("the database is away: who looks into terminals was not checked")
@@ -155,6 +166,7 @@ class Terminals:
         finally:
             if line.machine is machine:
                 line.machine = None
+                self._expect_machine(line)
                 _tell_all(line, machine=False)
             self._forget(line)
 
@@ -163,6 +175,7 @@ class Terminals:
         line = self._line(terminal_id)
         line.claim_id = claim_id
         line.viewers.add(viewer)
+        self._expect_machine(line)
         viewer.seen = viewer.cursor
         viewer.tell(machine=line.machine is not None, shown=line.shown)
         if line.size and not viewer.is_owner:
@@ -297,6 +310,44 @@ class Terminals:
                 leaving.append(_close(machine.socket, OVER))
         await asyncio.gather(*leaving)
 
+    def _expect_machine(self, line: _Line) -> None:
+        loop = asyncio.get_running_loop()
+        line.called_at = loop.time()
+        loop.call_later(CALL_S, self._doubt.set)
+
+    async def _call(self) -> None:
+        """Calls the agents that browsers here wait for: another process may have them."""
+        now = asyncio.get_running_loop().time()
+        alone = [
+            line
+            for line in self._lines.values()
+            if line.viewers and line.machine is None and now - line.called_at >= CALL_S
+        ]
+        for line in alone:
+            line.called_at = now
+        if alone:
+            await send_notice(self._db, _CALL, [line.id for line in alone])
+
+    def _hear_call(self, notice: Notice) -> None:
+        lines = [self._lines[number] for number in notice.ids if number in self._lines]
+        ours = [line.id for line in lines if line.machine is not None]
+        if notice.table == _CALL and ours:
+            self._begin(self._answer(ours))
+        elif notice.table == _MEET:
+            for line in lines:
+                self._begin(_let_go(line))
+
+    async def _answer(self, ours: list[int]) -> None:
+        try:
+            await send_notice(self._db, _MEET, ours)
+        except Unavailable:
+            logger.debug("the database is away: whoever calls will call again")
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
     async def _is_valid(self, machine: _Machine) -> bool:
         try:
             identity = await self._authenticate(machine.token)
@@ -314,6 +365,8 @@ class Terminals:
     def _note(self, notice: Notice) -> None:
         if self._lines and notice.table in _DOUBTFUL:
             self._doubt.set()
+        elif notice.table in {_CALL, _MEET}:
+            self._hear_call(notice)
 
 
 async def _feed(line: _Line, viewer: Viewer) -> None:
@@ -379,6 +432,14 @@ async def _send_viewer_away(line: _Line, viewer: Viewer, code: int, why: str) ->
     if viewer.feeding is not None:
         await asyncio.wait({viewer.feeding}, timeout=PARTING_S)
         viewer.feeding.cancel()
+
+
+async def _let_go(line: _Line) -> None:
+    """All who are connected come again: their shell goes on, and what they have not seen is kept by the agent."""
+    sockets = [viewer.socket for viewer in line.viewers]
+    if line.machine is not None:
+        sockets.append(line.machine.socket)
+    await asyncio.gather(*(_close(socket, TRY_AGAIN) for socket in sockets))
 
 
 def _drop_slow_watchers(line: _Line) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +27,7 @@ from backend.services.runs import LeaseLost, Run, RunVm
 from backend.states import OperationKind, OperationStatus
 
 LEASE_LOOK_S = 1.0
+LOCK_LOOK_S = 0.1
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class Worker:
     parallelism: int = 0
     grace_s: float = 30
     running: set[int] = field(default_factory=set)
+    # Raises a LabLinkError where the data directory may not be the one in which states are written down.
+    check_directory: Callable[[], Awaitable[None]] | None = None
     # Pools share what Terraform installs, and its cache is made for one writer at a time.
     installing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -120,6 +125,11 @@ class _Execution:
 
     async def _attempt(self) -> Outcome:
         try:
+            await self._check_directory()
+        except LabLinkError as exc:
+            # Nothing is looked at either: what is not written down here may be written down elsewhere.
+            return Outcome(OperationStatus.FAILED, exc.message)
+        try:
             if self._run.attempt > 1:
                 self._report.say("warn", f"attempt {self._run.attempt}: the former worker died; what it made is kept")
             await self._work()
@@ -145,8 +155,13 @@ class _Execution:
             before = await self._take_stock(before)
         await self._carry_through(before)
 
+    async def _check_directory(self) -> None:
+        check = self._worker.check_directory
+        if check is not None and self._provider.backend_of(self._run.pool) is None:
+            await self._until_answered(check)
+
     async def _init(self) -> None:
-        async with self._worker.installing:
+        async with self._worker.installing, _alone(self._worker.home / "terraform.lock"):
             await self._terraform.init()
 
     async def _take_stock(self, before: Mapping[str, bool]) -> Mapping[str, bool]:
@@ -305,3 +320,16 @@ class _Execution:
                 return await ask()
             except Unavailable:
                 await asyncio.sleep(LEASE_LOOK_S)
+
+
+@asynccontextmanager
+async def _alone(lock: Path) -> AsyncIterator[None]:
+    """One at a time of all processes that share the data directory; ends with the process, however that ends."""
+    with lock.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(LOCK_LOOK_S)
+        yield

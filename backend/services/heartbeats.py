@@ -219,10 +219,11 @@ INSERT INTO health_samples (vm_id, at, cpu_pct, memory_pct, disk_free_pct, gpu_p
 SELECT vm_id, at, cpu_pct, memory_pct, disk_free_pct, gpu_pct, gpu_memory_pct, gpu_temperature_c
 FROM {_REPORTS} WHERE vm_id IN (SELECT id FROM vms) ON CONFLICT DO NOTHING""")
 
-# Which VMs a batch says anything new about; for all others their row stays untouched and no notice is sent.
+# Which VMs a batch says anything new about; for all others their row stays untouched and no notice is sent. What is
+# stored may be newer: another process stores as well.
 _FIND_TOUCHED = text(f"""
-SELECT v.id FROM vms AS v JOIN {_REPORTS} ON r.vm_id = v.id
-WHERE v.status <> 'destroyed' AND (
+SELECT v.id FROM vms AS v JOIN {_REPORTS} ON r.vm_id = v.id JOIN latest_heartbeats AS l ON l.vm_id = v.id
+WHERE v.status <> 'destroyed' AND r.at >= l.at AND (
     v.first_heartbeat_at IS NULL
     OR v.unreachable_since IS NOT NULL
     OR v.boot_id IS DISTINCT FROM r.boot_id

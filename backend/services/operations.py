@@ -247,7 +247,8 @@ async def give_up_unmade(
         .join(OperationVm, OperationVm.vm_id == Vm.id)
         .where(
             OperationVm.operation_id == operation_id,
-            OperationVm.state != ProgressState.DONE,
+            # What Terraform called done it may not have written down before it was killed: then it was removed.
+            (OperationVm.state != ProgressState.DONE) | Vm.hostname.in_(removed),
             # A booting VM without a heartbeat is one whose agent was just being started.
             Vm.status.in_({VmStatus.PROVISIONING, VmStatus.DESTROYING})
             | ((Vm.status == VmStatus.BOOTING) & Vm.first_heartbeat_at.is_(None))

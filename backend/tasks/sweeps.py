@@ -1,12 +1,17 @@
-"""Sweeps: the rules of time, applied again and again. Each is idempotent and may run in several processes at once."""
+"""Sweeps: the rules of time, applied again and again.
+
+Of several processes one leads and sweeps for all; when it dies another one does, within seconds. Each sweep is
+idempotent all the same: for a moment two may believe that they lead.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from backend.db.engine import Database
 from backend.db.notices import NoticeListener
+from backend.db.presence import Presence
 from backend.services.alarms import apply_rules, record_own
 from backend.services.budgets import watch_budgets
 from backend.services.claim_times import keep_times
@@ -37,30 +42,38 @@ class Sweeps:
         settings: Settings,
         running_here: Collection[int],
         watch: ServerWatch,
+        presence: Presence,
     ) -> None:
         self._db = db
         self._settings = settings
         self._running_here = running_here
         self._hearing_since = time.monotonic()
         self._watch = watch
+        self._presence = presence
         self._channels = AlarmChannels(db, settings)
         listener.subscribe(on_gap=self._hear_again)
 
     def start(self, supervisor: Supervisor) -> None:
         """Starts them all."""
-        supervisor.start_every("sweep: silence", 2, self.sweep_silence)
-        supervisor.start_every("sweep: deadlines", 2, self.sweep_deadlines)
-        supervisor.start_every("sweep: lines", 2, self.sweep_lines)
-        supervisor.start_every("sweep: seats", 2, self.sweep_seats)
+
+        def sweep(name: str, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+            supervisor.start_every(f"sweep: {name}", every_s, self._presence.leading(work))
+
+        sweep("silence", 2, self.sweep_silence)
+        sweep("deadlines", 2, self.sweep_deadlines)
+        sweep("lines", 2, self.sweep_lines)
+        sweep("seats", 2, self.sweep_seats)
+        # In each process: whether a worker of this computer is dead, only this computer knows.
         supervisor.start_every("sweep: runs", 2, self.sweep_runs)
-        supervisor.start_every("sweep: refills", 5, self.sweep_refills)
-        supervisor.start_every("sweep: schedules", 5, self.sweep_schedules)
-        supervisor.start_every("sweep: budgets", 15, self.sweep_budgets)
-        supervisor.start_every("sweep: averages", 60, self.sweep_averages)
+        sweep("refills", 5, self.sweep_refills)
+        sweep("schedules", 5, self.sweep_schedules)
+        sweep("budgets", 15, self.sweep_budgets)
+        sweep("averages", 60, self.sweep_averages)
         supervisor.start("event loop", self._watch.measure)
-        supervisor.start_every("sweep: alarms", 5, self.sweep_alarms)
+        supervisor.start_every("sweep: own alarms", 5, self.sweep_own_alarms)
+        sweep("alarms", 5, self.sweep_alarms)
         self._channels.start(supervisor)
-        supervisor.start_every("sweep: retention", 3_600, self.sweep_retention)
+        sweep("retention", 3_600, self.sweep_retention)
 
     async def sweep_silence(self) -> None:
         """Marks silent VMs, but only once we ourselves have listened for long enough to know."""
@@ -103,11 +116,13 @@ class Sweeps:
         """Makes averages of what was measured."""
         await average_samples(self._db)
 
+    async def sweep_own_alarms(self) -> None:
+        """Opens and resolves the alarms of which this process alone can know."""
+        await record_own(self._db, self._watch.source, self._watch.look(), self._settings.alarms, self._channels.names)
+
     async def sweep_alarms(self) -> None:
-        """Opens and resolves alarms; first what this process alone can know."""
-        limits, channels = self._settings.alarms, self._channels.names
-        await record_own(self._db, self._watch.source, self._watch.look(), limits, channels)
-        await apply_rules(self._db, limits, channels)
+        """Opens and resolves the others."""
+        await apply_rules(self._db, self._settings.alarms, self._channels.names)
 
     async def sweep_retention(self) -> None:
         """Cuts to size what grows without end."""

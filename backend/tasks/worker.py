@@ -11,6 +11,7 @@ from typing import Any
 from procrastinate import App, PsycopgConnector
 from psycopg_pool import AsyncNullConnectionPool
 
+from backend.db.borrowed import together_in
 from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.jobs import RUN_OPERATION, RUN_POWER_ACTION
@@ -23,6 +24,7 @@ from backend.provisioning.steps import Worker
 from backend.provisioning.terraform_binary import ensure_terraform
 from backend.services.vms import get_vm_by_id, record_boot_failure
 from backend.settings import Settings
+from backend.tasks.company import check_company, make_presence
 from backend.tasks.owner import this_process
 from backend.tasks.supervisor import Supervisor
 
@@ -124,16 +126,29 @@ def run_worker(settings: Settings) -> int:
 
 
 async def _run_worker(settings: Settings) -> int:
-    url = settings.secrets.database_url or await EmbeddedPostgres(settings.home).start()
+    if url := settings.secrets.database_url:
+        with together_in(settings.home, url):
+            return await _work(settings, url)
+    return await _work(settings, await EmbeddedPostgres(settings.home).start())
+
+
+async def _work(settings: Settings, url: str) -> int:
     await migrate(url)
     db = Database(url, pool_size=settings.database.pool_size)
     supervisor, stop = Supervisor(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     worker = await make_worker(db, settings)
-    supervisor.start("jobs", lambda: work_on_jobs(db, worker, settings))
-    logger.info("working on jobs as %s", worker.owner)
-    await stop.wait()
-    await supervisor.stop()
-    await db.close()
-    return 0
+    presence = make_presence(db.conninfo, settings, may_lead=False)
+    try:
+        supervisor.start("presence", presence.run)
+        await presence.until_known()
+        worker.check_directory = lambda: check_company(presence, db, worker.providers)
+        await worker.check_directory()
+        supervisor.start("jobs", lambda: work_on_jobs(db, worker, settings))
+        logger.info("working on jobs as %s", worker.owner)
+        await stop.wait()
+        return 0
+    finally:
+        await supervisor.stop()
+        await db.close()

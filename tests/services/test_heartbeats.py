@@ -203,3 +203,12 @@ async def test_figures_too_small_or_too_large_to_be_kept_are_kept_as_what_they_m
     await record_heartbeats(db, [replace(machine, at=db.now(), cpu_pct=2.2e-311, gpus=(gpu,))])
     last = (await list_samples(db, machine.vm_id, HOUR))[-1]
     assert (last.gpu_pct, last.gpu_memory_pct, last.gpu_temperature_c) == (0, 100, 0)
+
+
+async def test_a_report_that_another_process_overtook_changes_nothing(db: Database) -> None:
+    (machine,) = await make_machines(db, 1)
+    former = replace(machine, at=db.now())
+    await record_heartbeats(db, [replace(machine, at=db.now(), health=Health.UNHEALTHY, reasons=("GPU lost",))])
+    await record_heartbeats(db, [former])
+    vm = await get_vm(db, "lab-m0")
+    assert (vm.status, vm.health) == ("failed", Health.UNHEALTHY)

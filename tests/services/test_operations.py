@@ -141,6 +141,18 @@ async def test_a_machine_taken_away_again_is_failed_even_if_its_heartbeat_still_
     assert (await get_vm(db, "lab-002")).reason == why
 
 
+async def test_a_machine_that_terraform_called_done_but_that_was_taken_away_again_is_failed(db: Database) -> None:
+    operation = await launch(db, 2)
+    await runs.begin_run(db, operation.id, owner="w")
+    await runs.record_progress(db, operation.id, owner="w", progress={"lab-001": DONE, "lab-002": DONE})
+    status, why = OperationStatus.FAILED, "Terraform was killed"
+    existing, removed = {"lab-001"}, {"lab-002"}
+    await runs.finish_run(db, operation.id, owner="w", status=status, reason=why, existing=existing, removed=removed)
+    assert await status_of(db, "lab-001") == "booting"
+    assert await status_of(db, "lab-002") == "failed"
+    assert (await get_vm(db, "lab-002")).reason == why
+
+
 async def test_a_queued_operation_is_cancelled_at_once(db: Database) -> None:
     operation = await launch(db, 1)
     assert (await request_cancel(db, operation.id, actor=ADMIN)).status is OperationStatus.CANCELLED
