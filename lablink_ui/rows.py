@@ -18,6 +18,7 @@ from lablink_ui.words import (
     POOL_WORDS,
     PROGRESS_WORDS,
     SEVERITY_WORDS,
+    SOURCE_WORDS,
     VM_WORDS,
     duration,
     money,
@@ -272,15 +273,10 @@ def _place_of(event: EventView, snapshot: Snapshot) -> str | None:
     return f"/admin/pools/{pool.name}" if pool else None
 
 
-def log_line(line: LogLineView, *, with_source: bool) -> dict[str, Any]:
-    """A line for a log view."""
-    return {
-        "id": line.id,
-        "at": _iso(line.at),
-        "level": line.level,
-        "source": line.source if with_source else "",
-        "message": line.message,
-    }
+def log_line(line: LogLineView) -> list[Any]:
+    """A line for a log view: id, milliseconds since 1970, level, source, message."""
+    source = SOURCE_WORDS.get(line.source, line.source)
+    return [line.id, int(line.at.timestamp() * 1_000), line.level, source, line.message]
 
 
 def _row(number: int, **values: Any) -> Row:
