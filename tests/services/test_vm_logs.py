@@ -158,8 +158,10 @@ def test_nothing_of_a_line_moves_a_cursor(line: str, tidied: str) -> None:
 @pytest.mark.parametrize(
     ("line", "level"),
     [
-        ("ERROR disk full", "error"), ("2026-01-01 [WARNING] hot", "warn"), ("DEBUG x", "debug"), ("level=warn x", "warn"),
-        ('{"level":"fatal"}', "error"), ("Traceback (most recent call last):", "error"), ("0 errors, all fine", "info"),
+        ("ERROR disk full", "error"), ("2026-01-01 [WARNING] hot", "warn"), ("DEBUG x", "debug"),
+        ("level=warn x", "warn"),
+        ('{"level":"fatal"}', "error"), ("Traceback (most recent call last):", "error"),
+        ("0 errors, all fine", "info"),
         ("error: no such file", "error"), ("INFO an ERROR was handled", "info"), ("x" * 200 + " ERROR", "info"),
     ],
 )  # fmt: skip
