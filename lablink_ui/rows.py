@@ -221,7 +221,7 @@ def roster_row(entry: RosterEntryView) -> Row:
 
 
 def event_row(event: EventView, snapshot: Snapshot | None = None) -> Row:
-    """A line of history; with the snapshot it leads to what it speaks of, as long as that lives."""
+    """A line of history; with the snapshot it leads to what it speaks of: to a machine that is gone as well."""
     return _row(
         event.id,
         name=str(event.id),
@@ -267,6 +267,8 @@ def _place_of(event: EventView, snapshot: Snapshot) -> str | None:
     vm = snapshot.vms.get(event.vm_id or 0)
     if vm is not None:
         return f"/admin/instances/{vm.hostname}"
+    if event.vm_id is not None:
+        return f"/admin/instances/by-id/{event.vm_id}"
     if event.operation_id is not None:
         return f"/admin/operations/{event.operation_id}"
     pool = snapshot.pools.get(event.pool_id or 0)

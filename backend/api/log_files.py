@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -12,12 +13,11 @@ from backend.api.agents import BIGGEST_ID
 from backend.api.answers import refusals
 from backend.api.auth import Admin, TheHouse
 from backend.db.engine import Database
-from backend.errors import NotFound
 from backend.house import House
 from backend.services.operations import get_operation, iterate_operation_log, list_terraform_lines
 from backend.services.views import LogLineView, VmView
 from backend.services.vm_logs import LogCursor, iterate_vm_log
-from backend.services.vms import get_vm, get_vm_by_id
+from backend.services.vms import get_named
 
 router = APIRouter(prefix="/api/admin", tags=["admin"], responses=refusals(401, 403, 404, 422, 429))
 Hostname = Annotated[str, Path(max_length=255)]
@@ -43,9 +43,7 @@ async def make_vm_file(house: House, hostname: str, vm_id: int | None) -> Stream
     Raises:
         NotFound: no such machine.
     """
-    vm = await get_vm(house.db, hostname) if vm_id is None else await get_vm_by_id(house.db, vm_id)
-    if vm.hostname != hostname:
-        raise NotFound(f"Machine {vm_id} has another name.", code="unknown_vm")
+    vm = await get_named(house.db, hostname, vm_id)
     return _file(f"lablink-{vm.hostname}-{house.db.now():%Y-%m-%d}.log", _write_vm_log(house.db, vm))
 
 
@@ -61,7 +59,8 @@ async def make_operation_file(house: House, operation_id: int) -> StreamingRespo
 
 
 def _file(name: str, content: AsyncIterator[str]) -> StreamingResponse:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    safe = re.sub(r"[^A-Za-z0-9.-]", "_", name)
+    headers = {"Content-Disposition": f'attachment; filename="{safe}"', "Cache-Control": "no-store"}
     return StreamingResponse(content, media_type="text/plain; charset=utf-8", headers=headers)
 
 

@@ -12,7 +12,7 @@ from backend.errors import NotFound
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.events import list_events
 from backend.services.views import VmView
-from backend.services.vms import get_vm, get_vm_by_id
+from backend.services.vms import get_named, get_vm_by_id
 from lablink_ui.components import LiveTable
 from lablink_ui.frame import admin_frame
 from lablink_ui.pages.events import COLUMNS, NO_EVENTS
@@ -42,19 +42,19 @@ FACTS = {
 
 
 @ui.page("/admin/instances/{hostname}")
-async def machine(request: Request, hostname: str) -> Response | None:
-    """One machine's page."""
+async def machine(request: Request, hostname: str, vm: int | None = None) -> Response | None:
+    """One machine's page. Of several that bore the name the living or the latest, or the one with the id ``vm``."""
     visit = await find_visit(request)
     if visit is None:
         return to_login(request)
     try:
-        vm = await get_vm(visit.house.db, hostname)
+        found = await get_named(visit.house.db, hostname, vm)
     except NotFound as exc:
         with admin_frame("No such machine", active="machines", user=visit.admin.name, subtitle=exc.message) as frame:
             link_button("All machines", "/admin/instances", classes="primary")
             await visit.follow(frame)
         return None
-    await _draw(visit, vm)
+    await _draw(visit, found)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from urllib.parse import quote
 
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.operations import list_terraform_lines
@@ -21,7 +22,8 @@ class MachineLog:
 
     def __init__(self, visit: Visit, vm: VmView) -> None:
         self._db, self._vm = visit.house.db, vm
-        self._view = LogView("Log", testid="vm-log", href=f"/admin/instances/{vm.hostname}/log.txt?vm={vm.id}")
+        href = f"/admin/instances/{quote(vm.hostname, safe='')}/log.txt?vm={vm.id}"
+        self._view = LogView("Log", testid="vm-log", href=href)
         self._cursor, self._terraform_id = LogCursor(), 0
         self._wants_terraform = True
         self._reader = Reader(self._read)
