@@ -166,12 +166,12 @@ function line(kind, [id, ms, level, source, message]) {
   const at = new Date(ms);
   return Object.freeze({
     key: kind + id, level, source, message, iso: at.toISOString(), clock: at.toLocaleTimeString(),
-    name: LEVELS[level] || "", low: message.toLowerCase(), gone: 0,
+    name: LEVELS[level] || "", low: message.toLowerCase(), gone: level === "gap" ? Number(message.replace(/\D/g, "")) : 1,
   });
 }
 
 function gap(gone) {
-  const count = gone.reduce((sum, l) => sum + (l.gone || 1), 0);
+  const count = gone.reduce((sum, l) => sum + l.gone, 0);
   const words = `… ${count.toLocaleString("en")} lines left out of this page …`;
   return Object.freeze({ ...gone[0], key: "gap", level: "gap", source: "", message: words, name: "", low: words.toLowerCase(), gone: count });
 }
