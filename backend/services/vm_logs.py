@@ -73,9 +73,11 @@ class LogCursor:
     seen: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
-async def record_vm_log(db: Database, vm_id: int, source: str, lines: Sequence[str]) -> None:
-    """Appends lines of our own making to a VM's log."""
-    for refusal in await record_vm_logs(db, [LogBatch(vm_id, source, lines)]):
+async def record_vm_log(
+    db: Database, vm_id: int, source: str, lines: Sequence[str], *, secrets: Collection[str] = ()
+) -> None:
+    """Appends lines without numbers to a VM's log, as ``record_vm_logs`` does."""
+    for refusal in await record_vm_logs(db, [LogBatch(vm_id, source, lines)], secrets=secrets):
         if refusal:
             raise refusal
 

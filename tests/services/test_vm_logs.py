@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import event, func, select, text, update
 
 from backend.db.engine import Database
-from backend.errors import InvalidInput
+from backend.errors import InvalidInput, Unavailable
+from backend.live import log_buffer
 from backend.live.log_buffer import LogBuffer
 from backend.models import Operation, OperationLog, Vm, VmLog
 from backend.services import retention
@@ -251,6 +252,33 @@ async def test_lines_of_many_agents_are_written_together_and_each_gets_its_own_a
     assert [str(type(each).__name__) for each in answers if each is not None] == ["InvalidInput"]
     for machine in machines[1:]:
         assert await said(db, machine.vm_id) == [f"of {machine.vm_id} [secret]"]
+
+
+async def test_what_cannot_be_stored_now_is_told_so_and_stored_once_when_it_comes_again(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm_id, buffer = await make_one(db), LogBuffer(db)
+    running = asyncio.create_task(buffer.run())
+    async with db.transaction() as session:
+        await session.execute(text("ALTER TABLE vm_log_sources RENAME TO gone"))
+    with pytest.raises(Unavailable):
+        await buffer.add(batch(vm_id, 1, 2))
+    assert await asyncio.gather(running, return_exceptions=True)
+    async with db.transaction() as session:
+        await session.execute(text("ALTER TABLE gone RENAME TO vm_log_sources"))
+    # As the supervisor does.
+    running = asyncio.create_task(buffer.run())
+    for _ in range(2):
+        await buffer.add(batch(vm_id, 1, 2))
+    running.cancel()
+    assert await said(db, vm_id) == ["line 1", "line 2"]
+    # More than the memory is meant for waits with the agents.
+    monkeypatch.setattr(log_buffer, "MAX_WAITING_CHARS", 5)
+    waiting = asyncio.create_task(buffer.add(batch(vm_id, 3, 2)))
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable, match="Too many logs"):
+        await buffer.add(batch(vm_id, 5, 2))
+    waiting.cancel()
 
 
 async def count_statements(db: Database, work: Callable[[], Any]) -> int:
