@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from backend.api.agents import BIGGEST_ID
 from backend.api.answers import refusals
@@ -24,14 +24,18 @@ Hostname = Annotated[str, Path(max_length=255)]
 VmId = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 OperationId = Annotated[int, Path(ge=1, le=BIGGEST_ID)]
 
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "the log, a line each"}
+}
 
-@router.get("/instances/{hostname}/log", response_class=PlainTextResponse)
+
+@router.get("/instances/{hostname}/log", response_model=None, responses=_FILE)
 async def read_vm_log(hostname: Hostname, _: Admin, house: TheHouse, vm: VmId = None) -> StreamingResponse:
     """A machine's log. Of several that bore the name the living or the latest, or the one with the id ``vm``."""
     return await make_vm_file(house, hostname, vm)
 
 
-@router.get("/operations/{operation_id}/log", response_class=PlainTextResponse)
+@router.get("/operations/{operation_id}/log", response_model=None, responses=_FILE)
 async def read_operation_log(operation_id: OperationId, _: Admin, house: TheHouse) -> StreamingResponse:
     """What Terraform said in an operation."""
     return await make_operation_file(house, operation_id)
