@@ -37,7 +37,7 @@ export default {
   data: () => ({ lines: [], query: "", source: "", least: "", only: true, from: 0, follow: true, news: 0, here: null, sources: [], said: "", least_words: LEAST }),
   created() {
     this.lasts = {};
-    this.top = 0;
+    this.top = this.turn = 0;
   },
   computed: {
     needle() {
@@ -104,12 +104,26 @@ export default {
       this.from = Math.max(0, this.found.length - WINDOW);
       this.toEnd();
     },
-    toEnd() {
-      this.$nextTick(() => (this.$refs.box.scrollTop = this.$refs.box.scrollHeight));
+    toEnd(ms = 50) {
+      // What the browser tells of scrolling meanwhile is nobody's wish, or an older one.
+      const turn = (this.turn += 1);
+      const pin = () => this.$refs.box && (this.$refs.box.scrollTop = this.$refs.box.scrollHeight);
+      const settled = () => {
+        if (turn !== this.turn) return;
+        if (this.follow) pin();
+        this.top = this.$refs.box?.scrollTop ?? 0;
+        this.settling = false;
+      };
+      this.settling = true;
+      this.$nextTick(() => {
+        pin();
+        setTimeout(settled, ms);
+      });
     },
     toggle() {
       this.hold(!this.follow);
-      if (this.follow) this.toEnd();
+      // A key that scrolls may still be at work.
+      if (this.follow) this.toEnd(500);
     },
     hold(follow) {
       if (!follow && this.follow) this.from = Math.max(0, this.found.length - WINDOW);
@@ -117,6 +131,7 @@ export default {
       this.follow = follow;
     },
     onScroll() {
+      if (this.settling) return;
       const box = this.$refs.box, below = box.scrollHeight - box.scrollTop - box.clientHeight;
       const isEnd = !this.follow && this.from + WINDOW >= this.found.length;
       // Up is a wish to read; the very end one to go on.

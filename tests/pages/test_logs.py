@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from playwright.async_api import Page, expect
 
 from backend.db.engine import Database
+from backend.services.operations import list_operations
 from backend.services.runs import LogLine, record_log
 from backend.services.vm_logs import LogBatch, record_vm_log, record_vm_logs
 from backend.services.vms import get_vm
@@ -35,15 +36,18 @@ async def test_a_line_is_on_open_pages_at_once_and_on_no_others(furnished, admin
     await page.reload()
     await page.wait_for_function("window.did_handshake")
     log = page.get_by_test_id("vm-log")
-    await expect(log).to_contain_text("No lines yet.")
+    await expect(log).to_contain_text("Creation complete")
     await write(db, "genomics-006", "workload", ["of another machine"])
     await write(db, "genomics-005", "workload", ["the model is loaded", "WARNING it is warm"])
     await expect(log).to_contain_text("the model is loaded")
     await expect(log.locator(".warn-line .level")).to_have_text("warning")
     assert "of another machine" not in " ".join(frames)
     # Terraform speaks of it too.
-    operation = furnished.world.operations["running"]
-    await record_log(db, operation, [LogLine(db.now(), "info", "about nothing")])
+    (operation,) = (each for each in await list_operations(db) if "genomics-005" in each.hostnames)
+    said = [f'terraform_data.vm["genomics-00{number}"]: looked at' for number in (6, 5)]
+    await record_log(db, operation.id, [LogLine(db.now(), "info", each) for each in said])
+    await expect(log).to_contain_text(said[1])
+    assert said[0] not in await log.inner_text()
     assert admin.errors == []
 
 
