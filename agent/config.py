@@ -38,6 +38,8 @@ class Config:
     spot_metadata_url: str | None = None
     image: str | None = None
     asks_server: bool = False
+    # cloud-init's word on its phases, and what it wrote: where this machine was made by it.
+    boot_files: tuple[Path, Path] | None = None
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -70,6 +72,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
         spot_metadata_url=environment.get("LABLINK_SPOT_METADATA_URL") or None,
         image=given.image or None,
         asks_server=given.prepare_as_server_says,
+        boot_files=_boot_files(environment.get("LABLINK_BOOT_FILES") or ""),
     )
 
 
@@ -115,6 +118,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="clone and run what the pool's page says, as this process's user, instead of the two above",
     )
     return parser
+
+
+def _boot_files(given: str) -> tuple[Path, Path] | None:
+    status, _, output = given.partition(":")
+    return (Path(status), Path(output)) if status and output else None
 
 
 def is_server(url: str) -> bool:

@@ -24,13 +24,14 @@ from agent.errands import Errands
 from agent.health import Examiner
 from agent.join import main as join
 from agent.logs import BufferHandler, LogBuffer, ship
+from agent.outside_logs import follow_container, ship_boot
 from agent.preparation import ask_what_to_prepare, tell_step
 from agent.spot import SpotWatch
 from agent.store import Store
 from agent.terminals import Terminals
 from agent.workload import PreparationFailed, prepare
 
-POLL_S, ERRAND_PAUSE_S = 25, 0.5
+POLL_S, ERRAND_PAUSE_S, SHIP_S = 25, 0.5, 0.4
 # At the end: for the preparation to be broken off, and for each of the last things said.
 FAREWELL_S, LAST_WORD_S = 3.0, 1.5
 EXIT_REBOOT = 75  # EX_TEMPFAIL: whoever supervises this process starts it again
@@ -84,7 +85,8 @@ class Agent:
         self._terminals = Terminals(self._store, config.server_url, config.container)
         self._crd = Crd(self._store, config.hostname, config.crd_start_host)
         self._errands = Errands()
-        self._logs = LogBuffer((config.enrolment_token or "", self._store.find_token() or "", *_secrets_of(config)))
+        secrets = (config.enrolment_token or "", self._store.find_token() or "", *_secrets_of(config))
+        self._logs = LogBuffer(secrets, spool=config.home / "logs.spool")
         handler = BufferHandler(self._logs)
         handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         logger.addHandler(handler)
@@ -105,6 +107,7 @@ class Agent:
             return self._exit_status
         works = (lambda: self._prepare(token), lambda: self._poll(token), lambda: self._ship(token))
         threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in works]
+        threads += [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in self._logs_of_others()]
         if self._spot:
             threads.append(threading.Thread(target=self._guard, args=(self._watch_spot,), daemon=True))
         for thread in threads:
@@ -187,6 +190,14 @@ class Agent:
             self._beat_now.set()
             return
         self._set_phase("ready")
+
+    def _logs_of_others(self) -> list[Callable[[], None]]:
+        config, works = self._config, []
+        if name := config.container:
+            works.append(lambda: follow_container(name, self._logs, config.home, self._stopping))
+        if files := config.boot_files:
+            works.append(lambda: ship_boot(*files, self._logs, config.boot_id, self._stopping))
+        return works
 
     def _watch_spot(self) -> None:
         assert self._spot
@@ -330,8 +341,8 @@ class Agent:
         client, backoff = Client(self._config.server_url, token), Backoff()
         while True:
             self._logs.filled.wait()
-            # A moment's patience makes one batch of a burst.
-            time.sleep(1.0)
+            # A moment's patience makes one batch of a burst, and bounds what a flood may cost.
+            time.sleep(SHIP_S)
             try:
                 ship(self._logs, client)
                 backoff.reset()

@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 END_GRACE_S = 1.0
+LONGEST = 64 * 1024
 
 
 class Program:
@@ -39,8 +40,6 @@ class Program:
             stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             start_new_session=True,
             **(identity or {}),
         )
@@ -49,7 +48,7 @@ class Program:
         self._reader.start()
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
-                self._process.stdin.write(typed)
+                self._process.stdin.write(typed.encode())
                 self._process.stdin.close()
 
     @property
@@ -70,5 +69,17 @@ class Program:
                 self._process.wait(END_GRACE_S)
 
     def _read(self, emit: Callable[[str], None]) -> None:
-        for line in self._process.stdout or ():
-            emit(line.rstrip("\n"))
+        if self._process.stdout is not None:
+            for line in read_lines(self._process.stdout):
+                emit(line)
+
+
+def read_lines(stream: IO[bytes]) -> Iterator[str]:
+    """Lines as they come, whatever bytes they are of. Of one without end only its beginning is kept in memory."""
+    while raw := stream.readline(LONGEST):
+        if len(raw) == LONGEST and not raw.endswith(b"\n"):
+            while (rest := stream.readline(LONGEST)) and not rest.endswith(b"\n"):
+                pass
+            # Without its last part: there may be half a secret, which nobody would know.
+            raw = raw[: -LONGEST // 4]
+        yield raw.decode("utf-8", "replace").rstrip("\r\n")

@@ -22,6 +22,7 @@ from backend.live.admin_pages import AdminPages
 from backend.live.agent_tokens import AgentTokens
 from backend.live.command_waits import CommandWaits
 from backend.live.heartbeat_buffer import HeartbeatBuffer
+from backend.live.log_buffer import LogBuffer
 from backend.live.read_model import ReadModel
 from backend.live.terminals import Terminals
 from backend.oidc import Provider as OidcProvider
@@ -34,7 +35,9 @@ from backend.services.local_terminals import check_host
 from backend.services.pools import PoolSpec, ensure_pool, get_pool, list_pools
 from backend.services.sign_in import ensure_api_token, ensure_first_admin
 from backend.services.throttles import Throttle
+from backend.services.vm_logs import LogBounds
 from backend.services.vms import list_terraform_hostnames
+from backend.setting_keys import RetentionSettings
 from backend.settings import Settings
 from backend.tasks.company import check_company, make_presence
 from backend.tasks.reconcile import PRICES_EVERY_S, Reconciler
@@ -59,6 +62,7 @@ class House:
     presence: Presence
     live: ReadModel
     heartbeats: HeartbeatBuffer
+    logs: LogBuffer
     admin_pages: AdminPages
     agent_tokens: AgentTokens
     commands: CommandWaits
@@ -171,6 +175,7 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
         presence=presence,
         live=read_model,
         heartbeats=HeartbeatBuffer(db, HealthLimits.of(settings.health, agent_version=version("lablink"))),
+        logs=LogBuffer(db, log_bounds(settings.retention), settings.secrets.values()),
         admin_pages=AdminPages(db, read_model),
         agent_tokens=agent_tokens,
         commands=CommandWaits(db, listener),
@@ -184,6 +189,11 @@ def _build(settings: Settings, url: str, *, is_demo: bool) -> House:
         oidc=OidcProvider(settings.oidc, settings.secrets.oidc_client_secret) if settings.oidc.issuer else None,
         is_demo=is_demo,
     )
+
+
+def log_bounds(kept: RetentionSettings) -> LogBounds:
+    """How much of each source of a machine's log is kept."""
+    return LogBounds(kept.log_head_kb * 1_024, kept.log_tail_kb * 1_024)
 
 
 async def _start(house: House) -> None:
@@ -206,6 +216,7 @@ async def _start(house: House) -> None:
     start("live pages", house.live.run)
     start("admin pages", house.admin_pages.run)
     start("heartbeats", house.heartbeats.run)
+    start("logs", house.logs.run)
     start("terminals", house.terminals.run)
     await _until_listening(house)
     await house.live.refresh()

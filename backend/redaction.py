@@ -12,8 +12,8 @@ from collections.abc import Collection
 STRUCK = "[secret]"
 SHORTEST_VALUE = 6
 _NAMED = (
-    "(?:password|passwd|passphrase|pwd|secret|(?:api|agent|access|refresh|id|enrolment)_?token|api_?key"
-    r"|\bpin|code_verifier|lablink_keys)"
+    "(?:password|passwd|passphrase|pwd|secret|(?:api|agent|access|refresh|id|enrolment|session|security)_?token|api_?key"
+    r"|(?:secret_?)?access_?key(?:_id)?|\bpin|code_verifier|lablink_keys)"
 )
 # name=value, "name": "value", ('name', b'value'): what may stand between a name and its value, and the value.
 _IS = r"""(?:\\?["']?\s{0,9}(?:[=:]|=>)\s{0,9}|\\?["'],\s{0,9})"""
@@ -41,8 +41,20 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
         (("4/", "4%2f"), r"(?<![A-Za-z0-9])()4(?:/|%2[fF])[A-Za-z0-9_-]{10,}"),
         # What we sealed, and a provider's JWT.
         (("gaaaa",), r"()\bgAAAA[A-Za-z0-9_=-]{40,}"),
+        # AWS' names of keys; private keys, a line at a time or with their lines written as one.
+        (("akia", "asia"), r"()\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+        # A join code or a seat's key, where it is called one: ABCD-EFGH, or four such groups.
+        (
+            ("code", "seat", "key"),
+            rf"""(?i)(\b(?:join|seat)[ _-]?(?:code|key){_IS}["\']?)[0-9A-Z]{{4}}(?:-[0-9A-Z]{{4}}){{1,3}}\b""",
+        ),
         (("eyj",), r"()\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"),
     )
+)
+KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_KEY = re.compile(
+    rf"(?P<begins>{KEY_BEGINS.pattern})(?P<rest>[^\n]*)(?P<body>(?:\n[^\S\n]*[A-Za-z0-9+/=]{{16,100}}[^\S\n]*)*"
+    r"(?:\n[^\S\n]*[A-Za-z0-9+/]{1,15}={0,2}[^\S\n]*(?=\n[^\S\n]*-----END))?)"
 )
 # 256 random bits, URL-safe, as all our tokens and signatures are: by their length and their mixture.
 _RANDOM = re.compile(
@@ -57,7 +69,15 @@ def redact(text: str, values: Collection[str] = ()) -> str:
         if len(value) >= SHORTEST_VALUE:
             text = text.replace(value, STRUCK)
     lowered = text.lower()
+    if "private key-----" in lowered:
+        text = _KEY.sub(_strike_key, text)
     for triggers, pattern in _RULES:
         if any(trigger in lowered for trigger in triggers):
             text = pattern.sub(rf"\g<1>{STRUCK}", text)
     return _RANDOM.sub(STRUCK, text)
+
+
+def _strike_key(found: re.Match[str]) -> str:
+    """A private key keeps its first line and the number of its lines."""
+    rest = STRUCK if found["rest"].strip() else ""
+    return found["begins"] + rest + f"\n{STRUCK}" * found["body"].count("\n")

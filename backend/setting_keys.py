@@ -269,7 +269,11 @@ class RetentionSettings:
 
     samples_hours: int = _key(24, "Hours of every machine's heartbeats, for charts", low=1, high=8_760)
     averages_days: int = _key(30, "Days of their averages of ten minutes", low=1, high=3_660)
-    log_lines_per_vm: int = _key(5_000, "Log lines of each VM", low=100, high=1_000_000)
+    log_head_kb: int = _key(256, "KiB of the beginning of each source of a VM's log", low=1, high=1_000_000)
+    log_tail_kb: int = _key(1_024, "KiB of its end", low=1, high=1_000_000)
+    log_days: int = _key(
+        30, "Days for which a VM's log outlives it, and Terraform's log its operation", low=1, high=36_500
+    )
     events_days: int = _key(365, "Days of events", low=1, high=36_500)
 
 

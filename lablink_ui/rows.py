@@ -18,6 +18,7 @@ from lablink_ui.words import (
     POOL_WORDS,
     PROGRESS_WORDS,
     SEVERITY_WORDS,
+    SOURCE_WORDS,
     VM_WORDS,
     duration,
     money,
@@ -220,7 +221,7 @@ def roster_row(entry: RosterEntryView) -> Row:
 
 
 def event_row(event: EventView, snapshot: Snapshot | None = None) -> Row:
-    """A line of history; with the snapshot it leads to what it speaks of, as long as that lives."""
+    """A line of history; with the snapshot it leads to what it speaks of: to a machine that is gone as well."""
     return _row(
         event.id,
         name=str(event.id),
@@ -266,21 +267,18 @@ def _place_of(event: EventView, snapshot: Snapshot) -> str | None:
     vm = snapshot.vms.get(event.vm_id or 0)
     if vm is not None:
         return f"/admin/instances/{vm.hostname}"
+    if event.vm_id is not None:
+        return f"/admin/instances/by-id/{event.vm_id}"
     if event.operation_id is not None:
         return f"/admin/operations/{event.operation_id}"
     pool = snapshot.pools.get(event.pool_id or 0)
     return f"/admin/pools/{pool.name}" if pool else None
 
 
-def log_line(line: LogLineView, *, with_source: bool) -> dict[str, Any]:
-    """A line for a log view."""
-    return {
-        "id": line.id,
-        "at": _iso(line.at),
-        "level": line.level,
-        "source": line.source if with_source else "",
-        "message": line.message,
-    }
+def log_line(line: LogLineView) -> list[Any]:
+    """A line for a log view: id, milliseconds since 1970, level, source, message."""
+    source = SOURCE_WORDS.get(line.source, line.source)
+    return [line.id, int(line.at.timestamp() * 1_000), line.level, source, line.message]
 
 
 def _row(number: int, **values: Any) -> Row:

@@ -76,6 +76,8 @@ FINDING_WORDS: dict[FindingKind, str] = {
     FindingKind.CHANGED: "Changed",
     FindingKind.DISOWNED: "Disowned",
 }
+# Where lines of a machine's log come from, where people call it otherwise.
+SOURCE_WORDS: dict[str, str] = {"cloud-init": "boot", "startup": "startup script", "container": "image"}
 SEVERITY_WORDS: dict[Severity, tuple[str, str]] = {
     Severity.INFO: ("Note", "info"),
     Severity.WARNING: ("Warning", "warn"),

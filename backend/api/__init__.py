@@ -10,6 +10,7 @@ from backend.api import (
     agents,
     boots,
     history,
+    log_files,
     metrics,
     oidc,
     probes,
@@ -35,7 +36,7 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool, has_metrics: bool = False) -> None:
     """Adds every route, the error shape, the limits and the browser's cookie to the outer app."""
     people = (seats, seat, seat_crd, terminals, oidc)
-    parts = (probes, metrics, agents, boots, *people, admin, upkeep, tokens, history, rosters, schedules)
+    parts = (probes, metrics, agents, boots, *people, admin, upkeep, tokens, history, log_files, rosters, schedules)
     for module in parts:
         app.include_router(module.router)
     rest = APIRouter()

@@ -51,5 +51,5 @@ async def tell_boot_step(body: BootStepMessage, token: Bearer, house: TheHouse, 
     """A step of a machine's boot, told with its enrolment token (until its agent has beaten) or its agent token."""
     step = BootStep(body.step, body.status == "succeeded", body.duration_s, body.lines)
     async with counting_failures(house.db, "enrolment", throttle=house.throttle, address=address):
-        await record_boot_step(house.db, token, step)
+        await record_boot_step(house.db, token, step, secrets=house.settings.secrets.values())
     return {}

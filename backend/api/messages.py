@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from backend.services.vm_logs import MAX_LINE
+from backend.services.vm_logs import MAX_BATCH_LINES, MAX_LINE
 from backend.states import Health, Phase, Role
 
 
@@ -30,6 +30,8 @@ Words = Annotated[str, AfterValidator(storable)]
 Opaque = Annotated[Words, Field(min_length=1, max_length=128)]
 Name = Annotated[Words, Field(min_length=1, max_length=255)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+# From 1970 to 2286.
+Milliseconds = Annotated[int, Field(ge=0, lt=10**13)]
 Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
@@ -121,10 +123,28 @@ class CrdMessage(Message):
 
 
 class LogsMessage(Message):
-    """`POST /api/logs`. A longer line is cut, not refused: the agent could not send it otherwise."""
+    """`POST /api/logs`. A longer line is cut, not refused: the agent could not send it otherwise.
+
+    ``first_seq`` numbers the first line in the agent's ``stream``: what comes twice is kept once. ``ats_ms`` says when
+    each line was written and ``sent_at_ms`` when this was sent, both by the agent's clock, in ms since 1970.
+    """
 
     source: Annotated[Words, Field(min_length=1, max_length=64)]
-    lines: Annotated[list[Annotated[str, Field(max_length=4 * MAX_LINE)]], Field(max_length=1_000)]
+    lines: Annotated[list[Annotated[str, Field(max_length=4 * MAX_LINE)]], Field(max_length=MAX_BATCH_LINES)]
+    stream: Annotated[Words, Field(max_length=64)] = ""
+    first_seq: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    ats_ms: Annotated[list[Milliseconds], Field(max_length=MAX_BATCH_LINES)] | None = None
+    sent_at_ms: Milliseconds | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> LogsMessage:
+        if (self.first_seq is None) != (self.stream == ""):
+            raise ValueError('"stream" and "first_seq" come together')
+        if (self.ats_ms is None) != (self.sent_at_ms is None):
+            raise ValueError('"ats_ms" and "sent_at_ms" come together')
+        if self.ats_ms is not None and len(self.ats_ms) != len(self.lines):
+            raise ValueError('"ats_ms" must have as many entries as "lines"')
+        return self
 
 
 class ClaimMessage(Message):

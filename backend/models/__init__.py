@@ -18,7 +18,7 @@ from backend.models.seat_browser import SeatBrowser
 from backend.models.terminal import Terminal, TerminalWatch
 from backend.models.user import AdminSession, ApiToken, Invite, LoginFailure, User
 from backend.models.vm import Vm
-from backend.models.vm_log import VmLog
+from backend.models.vm_log import VmLog, VmLogSource
 
 __all__ = [
     "AdminSession",
@@ -53,4 +53,5 @@ __all__ = [
     "User",
     "Vm",
     "VmLog",
+    "VmLogSource",
 ]

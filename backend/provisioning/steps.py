@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass
 class Worker:
-    """Carries out operations. ``running`` are the ids it is at right now."""
+    """Carries out operations. ``running`` are the ids it is at right now; ``secrets`` what no log may hold."""
 
     db: Database
     home: Path
@@ -66,6 +66,7 @@ class Worker:
     owner: str
     parallelism: int = 0
     grace_s: float = 30
+    secrets: tuple[str, ...] = ()
     running: set[int] = field(default_factory=set)
     # Raises a LabLinkError where the data directory may not be the one in which states are written down.
     check_directory: Callable[[], Awaitable[None]] | None = None
@@ -106,6 +107,7 @@ class _Execution:
             cancel=self._cancel,
             grace_s=worker.grace_s,
         )
+        self._terraform.redact = worker.secrets
 
     async def carry_out(self) -> None:
         reporting = asyncio.create_task(self._report.keep_writing())
@@ -202,7 +204,7 @@ class _Execution:
         actor = Actor.operation(run.operation_id)
         tokens = await self._until_answered(lambda: create_vm_enrolments(self._db, to_make, actor=actor))
         await self._until_answered(lambda: runs.record_places(self._db, run.operation_id, places))
-        self._terraform.redact = tuple(tokens.values())
+        self._terraform.redact = (*self._worker.secrets, *tokens.values())
         vms = [ProviderVm(vm.hostname, tokens.get(vm.id), places.get(vm.hostname, vm.place)) for vm in wanted]
         inputs = self._provider.write_inputs(self._terraform.directory, run.pool, vms)
         self._terraform.environment = {**self._provider.environment, **inputs.environment}

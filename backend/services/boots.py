@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from backend.db.engine import Database
@@ -35,7 +35,7 @@ class Preparation:
     startup_script: str | None
 
 
-async def record_boot_step(db: Database, token: str, step: BootStep) -> None:
+async def record_boot_step(db: Database, token: str, step: BootStep, *, secrets: Collection[str] = ()) -> None:
     """Writes a step of a machine's boot into its log; a failed one is a reason why the machine is unhealthy.
 
     The machine speaks with its enrolment token until its agent has beaten, then with the agent token.
@@ -46,7 +46,7 @@ async def record_boot_step(db: Database, token: str, step: BootStep) -> None:
     machine = await authenticate_booting(db, token)
     word = "succeeded" if step.has_succeeded else "failed"
     lines = [*step.lines, f"{step.name}: {word} after {step.duration_s:.1f} s"]
-    await record_vm_log(db, machine.vm_id, LOG_SOURCE, lines)
+    await record_vm_log(db, machine.vm_id, LOG_SOURCE, lines, secrets=secrets)
     if not step.has_succeeded:
         await _record_failure(db, machine.vm_id, step)
 

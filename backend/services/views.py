@@ -148,7 +148,10 @@ class OperationView:
 
 @dataclass(frozen=True, slots=True)
 class LogLineView:
-    """One line of a log; ``id`` only grows, so that a page can ask for what came after it."""
+    """One line of a log; ``id`` only grows, so that a page can ask for what came after it.
+
+    ``level`` is one of debug, info, warn, error, or gap: then ``message`` says how many lines are not here.
+    """
 
     id: int
     at: datetime

@@ -66,6 +66,20 @@ async def get_vm_by_id(db: Database, vm_id: int) -> VmView:
     return found[0]
 
 
+async def get_named(db: Database, hostname: str, vm_id: int | None) -> VmView:
+    """The VM of this name; of several that bore it the one with this id, if there is one given.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if vm_id is None or not 0 < vm_id < 2**31:
+        return await get_vm(db, hostname)
+    vm = await get_vm_by_id(db, vm_id)
+    if vm.hostname != hostname:
+        raise NotFound(f"Machine {vm_id} has another name.", code="unknown_vm")
+    return vm
+
+
 async def list_terraform_hostnames(db: Database, provider: str) -> list[str]:
     """The living VMs that Terraform made with this provider."""
     query = (

@@ -131,7 +131,7 @@ class Sweeps:
             self._db,
             samples_hours=kept.samples_hours,
             averages_days=kept.averages_days,
-            log_lines_per_vm=kept.log_lines_per_vm,
+            log_days=kept.log_days,
             events_days=kept.events_days,
         )
 

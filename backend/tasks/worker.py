@@ -22,6 +22,7 @@ from backend.provisioning.providers.aws import AwsProvider
 from backend.provisioning.providers.local import LocalProvider
 from backend.provisioning.steps import Worker
 from backend.provisioning.terraform_binary import ensure_terraform
+from backend.redaction import SHORTEST_VALUE
 from backend.services.vms import get_vm_by_id, record_boot_failure
 from backend.settings import Settings
 from backend.tasks.company import check_company, make_presence
@@ -48,6 +49,7 @@ async def make_worker(db: Database, settings: Settings) -> Worker:
         owner=this_process(),
         parallelism=settings.terraform.parallelism,
         grace_s=settings.terraform.cancel_grace_s,
+        secrets=tuple(value for value in settings.secrets.values() if len(value) >= SHORTEST_VALUE),
     )
 
 

@@ -110,16 +110,16 @@ class LiveTable(Element, component="live_table.js"):
 
 
 class LogView(Element, component="log_view.js"):
-    """A log; lines that were appended before are skipped by their id."""
+    """A log: searched, filtered, followed and held in the browser. ``href``: where it is to be had as a file."""
 
-    def __init__(self, label: str, *, testid: str) -> None:
+    def __init__(self, label: str, *, testid: str, href: str) -> None:
         super().__init__()
-        self.props["label"], self.props["testid"] = label, testid
+        self.props["label"], self.props["testid"], self.props["href"] = label, testid, href
 
-    def append(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Adds lines: dicts of id, at, level, source, message."""
+    def append(self, lines: Sequence[list[Any]], kind: str = "log") -> None:
+        """Adds lines: lists of id, ms since 1970, level, source, message. Of one kind, older ids are skipped."""
         if lines:
-            self.run_method("append", lines)
+            self.run_method("append", lines, kind)
 
 
 class Moment(Element, component="moment.js"):

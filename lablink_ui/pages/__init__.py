@@ -14,6 +14,7 @@ from lablink_ui.pages import (  # noqa: F401
     invite,
     join,
     launch,
+    log_files,
     machine,
     machines,
     operation,
@@ -33,5 +34,5 @@ from lablink_ui.pages import (  # noqa: F401
 
 def add_pages(app: FastAPI) -> None:
     """Adds what pages need of plain HTTP; call it before ``ui.run_with``."""
-    for module in (sign_in, sign_in_code, invite, events_export, pool_state):
+    for module in (sign_in, sign_in_code, invite, events_export, log_files, pool_state):
         app.include_router(module.router)

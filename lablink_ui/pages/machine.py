@@ -12,18 +12,18 @@ from backend.errors import NotFound
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.events import list_events
 from backend.services.views import VmView
-from backend.services.vm_logs import list_vm_log
-from backend.services.vms import get_vm, get_vm_by_id
-from lablink_ui.components import LiveTable, LogView
+from backend.services.vms import get_named, get_vm_by_id
+from lablink_ui.components import LiveTable
 from lablink_ui.frame import admin_frame
 from lablink_ui.pages.events import COLUMNS, NO_EVENTS
 from lablink_ui.pages.machine_conditions import MachineConditions
 from lablink_ui.pages.machine_history import MachineHistory
+from lablink_ui.pages.machine_log import MachineLog
 from lablink_ui.pages.machine_seat import MachineSeat
 from lablink_ui.pages.machine_terminals import MachineTerminals
 from lablink_ui.pages.machines import VERBS, act_on
 from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
-from lablink_ui.rows import condition_notes, event_row, log_line, trouble_reason
+from lablink_ui.rows import condition_notes, event_row, trouble_reason
 from lablink_ui.visits import Reader, Visit, find_visit, to_login
 from lablink_ui.words import VM_WORDS
 
@@ -42,19 +42,19 @@ FACTS = {
 
 
 @ui.page("/admin/instances/{hostname}")
-async def machine(request: Request, hostname: str) -> Response | None:
-    """One machine's page."""
+async def machine(request: Request, hostname: str, vm: int | None = None) -> Response | None:
+    """One machine's page. Of several that bore the name the living or the latest, or the one with the id ``vm``."""
     visit = await find_visit(request)
     if visit is None:
         return to_login(request)
     try:
-        vm = await get_vm(visit.house.db, hostname)
+        found = await get_named(visit.house.db, hostname, vm)
     except NotFound as exc:
         with admin_frame("No such machine", active="machines", user=visit.admin.name, subtitle=exc.message) as frame:
             link_button("All machines", "/admin/instances", classes="primary")
             await visit.follow(frame)
         return None
-    await _draw(visit, vm)
+    await _draw(visit, found)
     return None
 
 
@@ -82,12 +82,11 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             history = MachineHistory(visit, vm)
         sitting = MachineSeat(visit, frame, vm)
         terminals = MachineTerminals(visit, vm)
-        log = LogView("Log", testid="vm-log")
+        log = MachineLog(visit, vm)
         with tag("section", "section", aria_label="Timeline"):
             tag("h2", "", "Timeline")
             timeline = LiveTable("Timeline", COLUMNS, empty=NO_EVENTS, sort="at", descending=True, searchable=False)
         current = vm
-        last_line = 0
 
         def show(seen: VmView) -> None:
             chip.show(seen.status, VM_WORDS[seen.status])
@@ -107,21 +106,14 @@ async def _draw(visit: Visit, vm: VmView) -> None:
         async def read_events() -> None:
             timeline.reset([event_row(event) for event in await list_events(house.db, vm_id=vm.id, limit=200)])
 
-        async def read_log() -> None:
-            nonlocal last_line
-            lines = await list_vm_log(house.db, vm.id, after_id=last_line)
-            if lines:
-                last_line = lines[-1].id
-                log.append([log_line(line, with_source=True) for line in lines])
-
-        vm_reader, event_reader, log_reader = (Reader(read) for read in (read_vm, read_events, read_log))
+        vm_reader, event_reader = (Reader(read) for read in (read_vm, read_events))
 
         def start(snapshot: Snapshot) -> None:
             show(snapshot.vms.get(vm.id, vm))
             terminals.show(snapshot)
             history.ask(now=True)
-            for reader in (event_reader, log_reader):
-                reader.ask()
+            event_reader.ask()
+            log.ask()
 
         def change(snapshot: Snapshot, changes: ChangeSet) -> None:
             terminals.show(snapshot, changes)
@@ -134,8 +126,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             if vm.id in changes.eventful_vms:
                 event_reader.ask()
                 history.ask(now=True)
-            if vm.id in changes.logged_vms:
-                log_reader.ask()
+            log.follow(snapshot, changes)
 
         show(vm)
         await visit.follow(frame, start=start, on_changes=change)

@@ -79,7 +79,7 @@ async def _draw(visit: Visit, found: OperationView) -> None:
                 done = text("span")
                 with tag("span", "", "asked for "):
                     Moment().show(found.created_at)
-        log = LogView("Terraform log", testid="operation-log")
+        log = LogView("Terraform log", testid="operation-log", href=f"/admin/operations/{found.id}/log.txt")
         table = LiveTable(
             "Progress with each machine",
             COLUMNS,
@@ -108,7 +108,7 @@ async def _draw(visit: Visit, found: OperationView) -> None:
             lines = await list_operation_log(house.db, found.id, after_id=last_line)
             if lines:
                 last_line = lines[-1].id
-                log.append([log_line(line, with_source=False) for line in lines])
+                log.append([log_line(line) for line in lines])
 
         reader = Reader(read_log)
 

@@ -249,3 +249,38 @@ async def test_guessing_passwords_is_throttled_and_signing_out_ends_the_session(
         # Told when to return: to programs, and on the page.
         assert 0 < int(answers[-1].headers["retry-after"]) <= 301
         assert "Try again in" in (await guesser.get(locations[-1])).text
+
+
+LOGS = {"source": "workload", "lines": ["one", "two"], "stream": "s", "first_seq": 1, "ats_ms": [1, 2], "sent_at_ms": 2}
+
+
+async def test_log_lines_that_cannot_be_are_refused_by_name_and_store_nothing(shared_server) -> None:
+    wrong = [
+        ({"source": ""}, "source"), ({"source": "x" * 65}, "source"), ({"source": "nul\x00"}, "source"),
+        ({"lines": "one"}, "lines"), ({"lines": ["x"] * 1_001}, "lines"), ({"lines": ["x" * 16_001]}, "lines"),
+        ({"first_seq": 0}, "first_seq"), ({"first_seq": 2**60}, "first_seq"), ({"first_seq": None}, "stream"),
+        ({"stream": ""}, "stream"), ({"ats_ms": [1]}, "ats_ms"), ({"ats_ms": [-1, 2]}, "ats_ms"),
+        ({"sent_at_ms": None}, "sent_at_ms"), ({"hostname": "another"}, "hostname"), ({"vm_id": 1}, "vm_id"),
+    ]  # fmt: skip
+    async with shared_server.client() as client:
+        mine, other = await join(shared_server, client, 2, prefix=next(_names))
+
+        async def log_of(agent) -> str:
+            return (await shared_server.api.get(f"/api/admin/instances/{agent.hostname}/log")).text
+
+        for changes, field in wrong:
+            answer = await client.post("/api/logs", json={**LOGS, **changes}, headers=mine.headers)
+            assert error_of(answer)[0] == 422, changes
+            assert field in answer.json()["error"]["message"]
+        huge = {"source": "workload", "lines": ["x" * 15_000] * 100}
+        assert error_of(await client.post("/api/logs", json=huge, headers=mine.headers))[0] == 413
+        assert await log_of(mine) == ""
+        # What comes again after a lost answer is there once; the token says whose it is.
+        for _ in range(2):
+            assert (await client.post("/api/logs", json=LOGS, headers=mine.headers)).status_code == 200
+        # A clock that is wrong by half a century is put right by when it was sent.
+        one, two = (await log_of(mine)).splitlines()
+        assert one.endswith(" INFO  workload one")
+        assert not one.startswith("1970")
+        assert two.endswith(" INFO  workload two")
+        assert await log_of(other) == ""

@@ -118,6 +118,7 @@ async def test_the_first_boot_ends_with_a_machine_that_is_ready(born: Birth, rep
     assert all(step["status"] == "succeeded" and step["duration_s"] >= 0 for step in steps)
     assert next(step for step in steps if step["step"] == "agent")["duration_s"] > 0.1
     await until(lambda: born.server.logs()["startup"] == ["the script says lablink-workload"])
+    await until(lambda: born.server.logs()["workload"] == ["the container says lablink-workload"])
     assert (born.machine.root / "opt/lablink/home/workload/lesson.txt").read_text() == "one"
     pulled, ran = born.machine.kept("docker.log").splitlines()
     assert pulled == "pull --quiet lab/desk:1"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -16,6 +17,7 @@ from backend.db.engine import Database
 from backend.db.migrate import _config, migrate
 from backend.errors import Unavailable
 from backend.models import Base
+from backend.services.vm_logs import list_vm_log, record_vm_log
 from tests.harness.server import LABLINK, free_port
 from tests.services.worlds import make_machines
 
@@ -67,6 +69,34 @@ async def test_a_migrated_database_is_what_the_models_say(database_url: str) -> 
         differences = compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
     engine.dispose()
     assert differences == []
+
+
+async def test_logs_of_lines_become_logs_of_batches_and_back_without_losing_one(db: Database) -> None:
+    (machine, other) = await make_machines(db, 2)
+    said = [f"line {number} 語" for number in range(1_200)]
+    await record_vm_log(db, other.vm_id, "boot", ["of another"])
+    for start in (0, 600):
+        await record_vm_log(db, machine.vm_id, "workload", said[start : start + 600])
+    before = ScriptDirectory.from_config(_config()).get_revision("0017").down_revision
+    assert isinstance(before, str)
+    await asyncio.to_thread(_move, db.conninfo, before)
+    rows = await fetch(db.conninfo, f"SELECT line FROM vm_logs WHERE vm_id = {machine.vm_id} ORDER BY id")
+    assert [line for (line,) in rows] == said
+    await asyncio.to_thread(_move, db.conninfo, "head")
+    assert [line.message for line in await list_vm_log(db, machine.vm_id)] == said
+    assert [line.message for line in await list_vm_log(db, other.vm_id)] == ["of another"]
+    # What comes next goes on with the numbers.
+    await record_vm_log(db, machine.vm_id, "workload", ["the next"])
+    assert [line.message for line in await list_vm_log(db, machine.vm_id)] == [*said, "the next"]
+
+
+def _move(url: str, revision: str) -> None:
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    with engine.begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        (command.upgrade if revision == "head" else command.downgrade)(config, revision)
+    engine.dispose()
 
 
 async def test_the_table_vms_is_read_by_any_sql_client_under_its_old_names(db: Database) -> None:

@@ -53,6 +53,13 @@ async def search_nothing(page: Page) -> None:
     await page.get_by_role("searchbox").fill("no such machine")
 
 
+async def search_the_log(page: Page) -> None:
+    await page.get_by_test_id("vm-log-search").fill("loss")
+    await page.get_by_label("Only matches").uncheck()
+    await page.get_by_test_id("vm-log-search").press("Enter")
+    await expect(page.locator(".log .here")).to_have_count(1)
+
+
 async def filter_trouble(page: Page) -> None:
     await page.get_by_role("button", name="Trouble").click()
 
@@ -223,7 +230,7 @@ FURNISHED = (
     State("machines-offline", "/admin/instances", act=lose_socket),
     State("machines-stale", "/admin/instances", act=pretend_stale, is_variant=True),
     State("machine-fresh", "/admin/instances/genomics-013", is_full=True, is_variant=True),
-    State("machine-in-use", "/admin/instances/genomics-001", is_full=True),
+    State("machine-in-use", "/admin/instances/genomics-001", act=search_the_log, is_full=True),
     State("machine-long-email", "/admin/instances/genomics-004", is_variant=True),
     State("machine-failed", "/admin/instances/vision-004", is_full=True),
     State("machine-silent", "/admin/instances/genomics-002", is_variant=True),

@@ -31,7 +31,7 @@ from backend.services.schedule_runs import keep_schedules
 from backend.services.schedules import ScheduleSpec, create_schedule, pause_schedule
 from backend.services.tokens import hash_token, new_token
 from backend.services.views import OperationView
-from backend.services.vm_logs import record_vm_log
+from backend.services.vm_logs import LogBatch, record_vm_log, record_vm_logs
 from backend.services.vms import get_vm, list_vms, record_silence
 from backend.setting_keys import AlarmSettings
 from backend.states import AlarmKind, FindingKind, Health, OperationStatus, Phase, ProgressState, Severity
@@ -300,6 +300,7 @@ async def _vision(world: World) -> None:
     destroyed = (await request_destroy(db, lost.hostnames[:1], actor=KIM))[0]
     await begin_run(db, destroyed.id, owner=WORKER)
     await finish_run(db, destroyed.id, owner=WORKER, status=OperationStatus.SUCCEEDED, reason=None, existing=())
+    await record_vm_log(db, (await get_vm(db, lost.hostnames[0])).id, "workload", ["the last words of a machine"])
     await beat(db, lost.hostnames[1:])
     await claim(world, "vision", "lea@lab.org")
     await obey(world, lost.hostnames[1], detail=LONG_REASON.partition(": ")[2])
@@ -376,6 +377,9 @@ async def _talk(db: Database, hostname: str) -> None:
     lines = ["agent 0.1.0 started", "cloning https://git.example.org/course.git", "the workload is ready"]
     await record_vm_log(db, vm.id, "agent", lines)
     await record_vm_log(db, vm.id, "startup", ["Fetching reference genome …", "done in 41 s"])
+    said = ["INFO epoch 1 of 90, loss 2.31", "DEBUG loader: 8 workers", "WARNING loss is nan, step skipped",
+            "ERROR CUDA out of memory: tried to allocate 2.00 GiB", "INFO going on with half the batch"]  # fmt: skip
+    await record_vm_logs(db, [LogBatch(vm.id, "workload", said, stream="s", first_seq=12_346)])
     for minute in range(90, 0, -2):
         at = datetime.now(UTC) - timedelta(minutes=minute)
         await beat(db, [hostname], at=at, cpu_pct=20.0 + (minute * 7) % 55, memory_pct=30.0 + minute / 3)

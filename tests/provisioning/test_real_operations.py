@@ -180,6 +180,8 @@ async def test_a_machine_that_reports_while_its_cut_off_launch_ends_is_left_alon
 
 
 async def test_what_belongs_to_a_pool_is_private_and_its_state_names_machines_only(world: World) -> None:
+    # As if this were one of the server's own secrets.
+    world.worker.secrets = ("to add,",)
     operation = await world.launch(2)
     assert stat.S_IMODE(world.directory.stat().st_mode) == 0o700
     assert stat.S_IMODE((world.directory / "vm-inputs.json").stat().st_mode) == 0o600
@@ -194,6 +196,7 @@ async def test_what_belongs_to_a_pool_is_private_and_its_state_names_machines_on
         said = await world.log(operation)
         assert f'terraform_data.vm["{name}"]: Creation complete' in said
         assert world.token_of(name) not in written(world.directory) + said
+        assert ("to add," in said, "[secret]" in said) == (False, True)
     state = json.loads((world.directory / "terraform.tfstate").read_text())
     ((first, second),) = (resource["instances"] for resource in state["resources"])
     assert first["attributes"]["input"]["value"] == {"hostname": "lab-001"}

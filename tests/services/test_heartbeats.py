@@ -170,7 +170,7 @@ async def test_old_samples_are_removed_and_their_averages_stay_for_longer(db: Da
             return await found.fetchall()
 
     async def clean() -> None:
-        await remove_old(db, samples_hours=24, averages_days=30, log_lines_per_vm=100, events_days=365)
+        await remove_old(db, samples_hours=24, averages_days=30, log_days=30, events_days=365)
 
     for cpu_pct in (10.0, 30.0, 50.0):
         clock.advance(20)

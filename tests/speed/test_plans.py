@@ -44,8 +44,9 @@ INSERT INTO health_samples (vm_id, at, cpu_pct, memory_pct, disk_free_pct)
     SELECT 1 + n % 900, now() - n * interval '1 second', 1, 2, 3 FROM generate_series(1, 90000) AS n;
 INSERT INTO health_averages (vm_id, at, cpu_pct, memory_pct, disk_free_pct)
     SELECT 1 + n % 900, now() - n * interval '1 second', 1, 2, 3 FROM generate_series(1, 90000) AS n;
-INSERT INTO vm_logs (vm_id, at, source, line)
-    SELECT 1 + n % 900, now() - n * interval '1 second', 'boot', 'a line' FROM generate_series(1, 90000) AS n;
+INSERT INTO vm_logs (vm_id, at, source, stream, first_seq, last_seq, is_head, bytes, lines)
+    SELECT 1 + n % 900, now() - n * interval '1 second', 'boot', '', 1 + n / 900, 1 + n / 900, false, 120, '[[0,"x"]]'
+    FROM generate_series(1, 90000) AS n;
 ANALYZE;
 """
 LARGE = {
