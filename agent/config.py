@@ -38,6 +38,7 @@ class Config:
     spot_metadata_url: str | None = None
     image: str | None = None
     asks_server: bool = False
+    cleaning_script: Path | None = None
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -70,6 +71,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
         spot_metadata_url=environment.get("LABLINK_SPOT_METADATA_URL") or None,
         image=given.image or None,
         asks_server=given.prepare_as_server_says,
+        cleaning_script=Path(given.cleaning_script) if given.cleaning_script else None,
     )
 
 
@@ -107,12 +109,17 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="a script to run before the machine is ready",
     )
     parser.add_argument(
+        "--cleaning-script",
+        default=get("LABLINK_CLEANING_SCRIPT_FILE"),
+        help="a script to run between two people, once the processes of the former have ended",
+    )
+    parser.add_argument(
         "--repository", default=get("LABLINK_REPOSITORY"), help="a git repository to clone before the machine is ready"
     )
     parser.add_argument(
         "--prepare-as-server-says",
         action="store_true",
-        help="clone and run what the pool's page says, as this process's user, instead of the two above",
+        help="clone and run what the pool's page says, as this process's user, instead of the three above",
     )
     return parser
 

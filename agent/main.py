@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from agent import __version__
+from agent.cleaning import Cleaning
 from agent.client import Backoff, Client, Refused, ServerAway
-from agent.commands import REBOOT, STOP, CommandFailed, execute, reboot_machine
+from agent.commands import PREPARE_SESSION, REBOOT, STOP, CommandFailed, claim_id_of, execute, reboot_machine
 from agent.config import Config, parse
+from agent.container import DockerAway
 from agent.crd import END_SESSION, START_CRD, Crd
 from agent.crd_host import CrdError
 from agent.errands import Errands
@@ -25,6 +27,7 @@ from agent.health import Examiner
 from agent.join import main as join
 from agent.logs import BufferHandler, LogBuffer, ship
 from agent.preparation import ask_what_to_prepare, tell_step
+from agent.program import BrokenOff
 from agent.spot import SpotWatch
 from agent.store import Store
 from agent.terminals import Terminals
@@ -90,6 +93,7 @@ class Agent:
         logger.addHandler(handler)
         self._stopping = threading.Event()
         self._beat_now = threading.Event()
+        self._cleaning = Cleaning(config, self._store, self._terminals, self._logs.add, self._stopping)
         url = config.spot_metadata_url
         self._spot = SpotWatch(url, self._beat_now.set) if url else None
         self._interval_s = 20.0
@@ -112,8 +116,9 @@ class Agent:
         client = Client(self._config.server_url, token)
         examiner = Examiner(self._config.home, self._config.container)
         self._beat(client, examiner)
-        # What the preparation runs must not outlive us: it runs again at the next start.
+        # What the preparation and the cleaning run must not outlive us: it runs again at the next start.
         threads[0].join(FAREWELL_S)
+        self._errands.wait(FAREWELL_S)
         self._say_farewell(client, examiner)
         return self._exit_status
 
@@ -257,15 +262,18 @@ class Agent:
                 backoff.reset()
                 if self._errands:
                     # Their commands are delivered at every poll, until they have a result.
-                    self._stopping.wait(ERRAND_PAUSE_S)
+                    self._errands.wait(ERRAND_PAUSE_S)
             except (ServerAway, Refused) as exc:
                 self._stopping.wait(backoff.pause_s(exc))
 
     def _take(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
         """Obeys a command, at once or beside the others."""
-        if kind != START_CRD or self._store.find_result(command_id) is not None:
+        if kind == STOP and self._errands.are_underway(END_SESSION):
+            # A machine that leaves leaves clean; it is told again.
+            return None
+        if kind not in {START_CRD, END_SESSION} or self._store.find_result(command_id) is not None:
             return self._obey(client, command_id, kind, payload)
-        self._errands.begin(command_id, lambda: self._run_errand(command_id, kind, payload))
+        self._errands.begin(command_id, kind, lambda: self._run_errand(command_id, kind, payload))
         return None
 
     def _run_errand(self, command_id: int, kind: str, payload: dict[str, object]) -> None:
@@ -288,10 +296,14 @@ class Agent:
                 return "Chrome Remote Desktop is ready", self._crd.start(payload, tell)
             if kind == END_SESSION:
                 with self._crd.ended(payload):
-                    return execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals), {}
-        except (CrdError, OSError) as exc:
+                    verified = self._cleaning.run(payload, client, tell)
+                return "the session was removed", {"verified": ", ".join(verified)}
+            detail = execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals)
+            if kind == PREPARE_SESSION:
+                self._cleaning.note(claim_id_of(payload))
+        except (CrdError, DockerAway, OSError) as exc:
             raise CommandFailed(str(exc)) from exc
-        return execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals), {}
+        return detail, {}
 
     def _obey(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
         """Does a command, once, and tells its result. Returns the server's refusal to hear it, if any."""
@@ -301,6 +313,8 @@ class Agent:
             try:
                 detail, data = self._execute(client, command_id, kind, payload)
                 result = {"status": "succeeded", "detail": detail, "data": data}
+            except BrokenOff:
+                return None
             except CommandFailed as exc:
                 result = {"status": "failed", "detail": str(exc), "data": {}}
             logger.info("command %s (%s): %s%s", command_id, kind, result["detail"], _asked_by(payload))
