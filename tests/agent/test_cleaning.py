@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,9 +48,10 @@ def without_users(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The spools of a machine with cron, at and mail, which the machine of the tests need not have."""
-    root = tmp_path_factory.mktemp("spools")
+    # Not under the tests' own directory, which is closed to others.
+    root = Path(tempfile.mkdtemp(prefix="lablink-spools-"))
     root.chmod(0o755)
     spools = [root / name for name in ("mail", "cron", "crontabs", "atjobs", "linger", "open")]
     for spool in spools:
@@ -56,7 +59,8 @@ def places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         spool.chmod(0o1777)
     monkeypatch.setattr(strays, "SHARED_PLACES", (*strays.SHARED_PLACES, *map(str, spools)))
     monkeypatch.setattr(strays, "NAMED_PLACES", (*strays.NAMED_PLACES, *map(str, spools)))
-    return root
+    yield root
+    shutil.rmtree(root)
 
 
 def run_in(session: Session, script: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -86,7 +90,7 @@ def is_gone(pid: int) -> bool:
     return True
 
 
-EVERYTHING = f"""
+EVERYTHING = f"""set -e
 echo {MARKER} > ~/.bash_history; echo {MARKER} > $TMPDIR/scratch; mkdir -p ~/.config/chrome-remote-desktop
 echo {MARKER} > ~/.config/chrome-remote-desktop/host#1.json; mkdir -p ~/.mozilla; echo {MARKER} > ~/.mozilla/cookies
 """
@@ -122,7 +126,7 @@ async def test_the_next_person_at_a_machine_finds_nothing_of_the_former(store: S
     for script in ("sleep 600", "setsid nohup sleep 601 & disown", "(setsid sh -c 'sleep 602 & sleep 603' &)"):
         run_in(ada, script, MINE=MARKER)
     uid = uid_of(ada)
-    least = 15 if IS_ROOT else 7
+    least = 18 if IS_ROOT else 9
     await until(lambda: len(list_traces(store.home, places, ada.directory)) >= least, what="all of it is there")
     end_session(store, 1, "gpu-01")
     bob = prepare_session(store, 2, "gpu-01")
