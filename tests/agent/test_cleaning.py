@@ -305,6 +305,23 @@ def test_a_job_left_in_the_crontab_of_the_agents_own_user_is_named_and_not_touch
     assert list_sessions(store) == []
 
 
+async def test_a_process_that_hides_its_marks_is_not_ended_unseen_but_named_where_it_works_in_the_directory(
+    store: Store, without_users: None
+) -> None:
+    session = prepare_session(store, 10, "gpu-01")
+    run_in(session, "env -i setsid sleep 4343 & echo $! > ~/pid").wait(10)
+    hidden = psutil.Process(int((session.home / "pid").read_text()))
+    await until(lambda: hidden.name() == "sleep", every_s=0.01)
+    try:
+        with pytest.raises(SessionError, match=rf"the process {hidden.pid} \(sleep\), which works in the session's"):
+            end_session(store, 10, "gpu-01")
+        assert hidden.is_running()
+    finally:
+        hidden.kill()
+    await until(lambda: is_gone(hidden.pid), every_s=0.01)
+    end_session(store, 10, "gpu-01")
+
+
 def test_what_is_left_is_named_and_found_again(store: Store, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = prepare_session(store, 8, "gpu-01")
     assert session.home.is_dir()
