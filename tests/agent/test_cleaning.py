@@ -207,7 +207,7 @@ def make_awkward(directory: Path) -> None:
     (directory / "closed" / "inside").chmod(0)
     (directory / "closed").chmod(0)
     deep = os.open(directory, os.O_RDONLY)
-    for _ in range(3_000):
+    for _ in range(1_500):
         os.mkdir("deeper", dir_fd=deep)
         below = os.open("deeper", os.O_RDONLY, dir_fd=deep)
         os.close(deep)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from agent import leftovers
 from agent.cleaning import Cleaning
 from agent.client import Client
 from agent.commands import CommandFailed, execute
@@ -60,8 +61,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path / "home")
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    yield Desk(tmp_path / "home")
+    leftovers.main(["remove", str(tmp_path / "home")])
 
 
 @pytest.fixture
@@ -174,6 +176,9 @@ async def test_cleaning_goes_on_after_its_agent_was_ended_in_the_middle(
     await until(lambda: not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE)
     assert psutil.pid_exists(second)
     server.command(4, "stop")
+    server.command(5, "dance")
+    await until(lambda: server.results(5), every_s=0.01)
+    assert server.results(4) == []
     gate.touch()
     assert await agent.ended(20) == 0
     last = server.results(2)[-1]
@@ -296,6 +301,8 @@ def test_a_container_that_is_not_the_agents_own_is_not_touched_and_not_taken_for
     subprocess.run(["docker", "run", "--name", "desk", "lab/desk:1"], check=True)
     desk.config = replace(desk.config, repository=None)
     desk.sit_down()
+    # As of a session that began under an agent that did not record its container.
+    (desk.store.home / "sessions" / "9" / "container").unlink()
     with pytest.raises(CommandFailed, match="the container desk was not made by this agent"):
         desk.clean()
     assert (containers / "containers/desk/identity").read_text().startswith("id1|")
