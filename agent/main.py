@@ -224,7 +224,9 @@ class Agent:
             ship(self._logs, client, timeout_s=LAST_WORD_S)
 
     def _report(self, examiner: Examiner) -> dict[str, object]:
-        report = examiner.examine(is_prepared=self._phase in {"ready", "stopping"})
+        # Between two people there may be no container for a while; that is no fault of the machine's.
+        is_cleaning = self._errands.are_underway(END_SESSION)
+        report = examiner.examine(is_prepared=self._phase in {"ready", "stopping"} and not is_cleaning)
         if self._problem:
             report.add("unhealthy", self._problem)
         ending = {}

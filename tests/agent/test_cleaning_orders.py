@@ -313,6 +313,29 @@ def test_a_container_that_is_not_the_agents_own_is_not_touched_and_not_taken_for
     assert (containers / "containers/desk/identity").read_text().startswith("id2|")
 
 
+async def test_a_container_that_is_away_for_its_cleaning_makes_no_machine_unfit(
+    server: TinyServer, make_agent, containers: Path, script, tmp_path: Path
+) -> None:
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    anew = (
+        "docker rm --volumes --force desk; touch {}; while ! [ -e {} ]; do sleep 0.05; done; docker run --name desk x"  # noqa: E501
+    )
+    path = script(anew.format(begun, gate))
+    subprocess.run(["docker", "run", "--name", "desk", "x"], check=True)
+    make_agent().start("--container", "desk", "--cleaning-script", str(path))
+    server.command(1, "prepare_session", claim_id=3)
+    await until(lambda: server.results(1) and server.beats()[-1]["container"], every_s=0.01)
+    server.command(2, "end_session", claim_id=3)
+    await until(begun.exists, every_s=0.01)
+    first = len(server.beats())
+    await until(lambda: len(server.beats()) > first + 2, every_s=0.01)
+    gate.touch()
+    await until(lambda: server.results(2)[-1]["status"] == "succeeded", every_s=0.01)
+    seen = [beat["container"] for beat in server.beats()[first + 1 : first + 3]]
+    assert seen == [None, None]
+    await until(lambda: (server.beats()[-1]["container"] or {}).get("state") == "running", every_s=0.01)
+
+
 async def test_the_server_says_which_script_cleans_where_the_agent_shall_ask_it(server: TinyServer, make_agent) -> None:
     agent = make_agent().start("--prepare-as-server-says")
     server.command(1, "prepare_session", claim_id=3)
