@@ -317,10 +317,8 @@ async def test_a_container_that_is_away_for_its_cleaning_makes_no_machine_unfit(
     server: TinyServer, make_agent, containers: Path, script, tmp_path: Path
 ) -> None:
     begun, gate = tmp_path / "begun", tmp_path / "gate"
-    anew = (
-        "docker rm --volumes --force desk; touch {}; while ! [ -e {} ]; do sleep 0.05; done; docker run --name desk x"  # noqa: E501
-    )
-    path = script(anew.format(begun, gate))
+    wait = f"touch {begun}; while ! [ -e {gate} ]; do sleep 0.05; done"
+    path = script(f"docker rm --volumes --force desk; {wait}; docker run --name desk x")
     subprocess.run(["docker", "run", "--name", "desk", "x"], check=True)
     make_agent().start("--container", "desk", "--cleaning-script", str(path))
     server.command(1, "prepare_session", claim_id=3)
