@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent import __version__
-from agent.session import SessionError, end_session, find_session, prepare_session
+from agent.session import SessionError, find_session, prepare_session
 from agent.store import Store
 from agent.terminals import TerminalError, Terminals
 
-REBOOT, STOP = "reboot", "stop"
+PREPARE_SESSION, REBOOT, STOP = "prepare_session", "reboot", "stop"
 REBOOT_DEADLINE_S = 60.0
 
 logger = logging.getLogger("lablink.agent")
@@ -29,15 +29,11 @@ def execute(store: Store, hostname: str, kind: str, payload: Mapping[str, Any], 
         CommandFailed: it could not be done.
     """
     try:
-        if kind == "prepare_session":
-            prepare_session(store, _claim_id(payload), hostname)
+        if kind == PREPARE_SESSION:
+            prepare_session(store, claim_id_of(payload), hostname)
             return "the session is ready"
         if kind == "open_terminal":
             return _open_terminal(store, terminals, hostname, payload)
-        if kind == "end_session":
-            terminals.end_of(_claim_id(payload))
-            end_session(store, _claim_id(payload), hostname)
-            return "the session was removed"
     except (SessionError, TerminalError, OSError) as exc:
         raise CommandFailed(str(exc)) from exc
     if kind in (REBOOT, STOP):
@@ -46,14 +42,19 @@ def execute(store: Store, hostname: str, kind: str, payload: Mapping[str, Any], 
 
 
 def _open_terminal(store: Store, terminals: Terminals, hostname: str, payload: Mapping[str, Any]) -> str:
-    session = find_session(store, _claim_id(payload), hostname)
+    session = find_session(store, claim_id_of(payload), hostname)
     if session is None:
         raise CommandFailed("the session is not there")
     terminals.open(_id(payload, "terminal"), session)
     return "the terminal is open"
 
 
-def _claim_id(payload: Mapping[str, Any]) -> int:
+def claim_id_of(payload: Mapping[str, Any]) -> int:
+    """The claim that a command is about.
+
+    Raises:
+        CommandFailed: it names none.
+    """
     return _id(payload, "claim")
 
 

@@ -40,6 +40,7 @@ class Config:
     asks_server: bool = False
     # cloud-init's word on its phases, and what it wrote: where this machine was made by it.
     boot_files: tuple[Path, Path] | None = None
+    cleaning_script: Path | None = None
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -73,6 +74,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
         image=given.image or None,
         asks_server=given.prepare_as_server_says,
         boot_files=_boot_files(environment.get("LABLINK_BOOT_FILES") or ""),
+        cleaning_script=Path(given.cleaning_script) if given.cleaning_script else None,
     )
 
 
@@ -110,12 +112,17 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="a script to run before the machine is ready",
     )
     parser.add_argument(
+        "--cleaning-script",
+        default=get("LABLINK_CLEANING_SCRIPT_FILE"),
+        help="a script to run between two people, once the processes of the former have ended",
+    )
+    parser.add_argument(
         "--repository", default=get("LABLINK_REPOSITORY"), help="a git repository to clone before the machine is ready"
     )
     parser.add_argument(
         "--prepare-as-server-says",
         action="store_true",
-        help="clone and run what the pool's page says, as this process's user, instead of the two above",
+        help="clone and run what the pool's page says, as this process's user, instead of the three above",
     )
     return parser
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.session import SessionError, end_processes, end_session, find_session, list_sessions
+from agent.removal import end_processes, end_session
+from agent.session import SessionError, find_session, list_sessions
 from agent.store import Store
 
 

@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from agent import __version__
+from agent.cleaning import Cleaning
 from agent.client import Backoff, Client, Refused, ServerAway
-from agent.commands import REBOOT, STOP, CommandFailed, execute, reboot_machine
+from agent.commands import PREPARE_SESSION, REBOOT, STOP, CommandFailed, claim_id_of, execute, reboot_machine
 from agent.config import Config, parse
+from agent.container import DockerAway
 from agent.crd import END_SESSION, START_CRD, Crd
 from agent.crd_host import CrdError
 from agent.errands import Errands
@@ -26,6 +28,7 @@ from agent.join import main as join
 from agent.logs import BufferHandler, LogBuffer, ship
 from agent.outside_logs import follow_container, ship_boot
 from agent.preparation import ask_what_to_prepare, tell_step
+from agent.program import BrokenOff
 from agent.spot import SpotWatch
 from agent.store import Store
 from agent.terminals import Terminals
@@ -92,6 +95,7 @@ class Agent:
         logger.addHandler(handler)
         self._stopping = threading.Event()
         self._beat_now = threading.Event()
+        self._cleaning = Cleaning(config, self._store, self._terminals, self._logs.add, self._stopping)
         url = config.spot_metadata_url
         self._spot = SpotWatch(url, self._beat_now.set) if url else None
         self._interval_s = 20.0
@@ -115,8 +119,9 @@ class Agent:
         client = Client(self._config.server_url, token)
         examiner = Examiner(self._config.home, self._config.container)
         self._beat(client, examiner)
-        # What the preparation runs must not outlive us: it runs again at the next start.
+        # What the preparation and the cleaning run must not outlive us: it runs again at the next start.
         threads[0].join(FAREWELL_S)
+        self._errands.wait(FAREWELL_S)
         self._say_farewell(client, examiner)
         return self._exit_status
 
@@ -230,7 +235,9 @@ class Agent:
             ship(self._logs, client, timeout_s=LAST_WORD_S)
 
     def _report(self, examiner: Examiner) -> dict[str, object]:
-        report = examiner.examine(is_prepared=self._phase in {"ready", "stopping"})
+        # Between two people there may be no container for a while; that is no fault of the machine's.
+        is_cleaning = self._errands.are_underway(END_SESSION)
+        report = examiner.examine(is_prepared=self._phase in {"ready", "stopping"} and not is_cleaning)
         if self._problem:
             report.add("unhealthy", self._problem)
         ending = {}
@@ -268,15 +275,18 @@ class Agent:
                 backoff.reset()
                 if self._errands:
                     # Their commands are delivered at every poll, until they have a result.
-                    self._stopping.wait(ERRAND_PAUSE_S)
+                    self._errands.wait(ERRAND_PAUSE_S)
             except (ServerAway, Refused) as exc:
                 self._stopping.wait(backoff.pause_s(exc))
 
     def _take(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
         """Obeys a command, at once or beside the others."""
-        if kind != START_CRD or self._store.find_result(command_id) is not None:
+        if kind == STOP and self._errands.are_underway(END_SESSION):
+            # A machine that leaves leaves clean; it is told again.
+            return None
+        if kind not in {START_CRD, END_SESSION} or self._store.find_result(command_id) is not None:
             return self._obey(client, command_id, kind, payload)
-        self._errands.begin(command_id, lambda: self._run_errand(command_id, kind, payload))
+        self._errands.begin(command_id, kind, lambda: self._run_errand(command_id, kind, payload))
         return None
 
     def _run_errand(self, command_id: int, kind: str, payload: dict[str, object]) -> None:
@@ -299,10 +309,14 @@ class Agent:
                 return "Chrome Remote Desktop is ready", self._crd.start(payload, tell)
             if kind == END_SESSION:
                 with self._crd.ended(payload):
-                    return execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals), {}
-        except (CrdError, OSError) as exc:
+                    verified = self._cleaning.run(payload, client, tell)
+                return "the session was removed", {"verified": ", ".join(verified)}
+            detail = execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals)
+            if kind == PREPARE_SESSION:
+                self._cleaning.note(claim_id_of(payload))
+        except (CrdError, DockerAway, OSError) as exc:
             raise CommandFailed(str(exc)) from exc
-        return execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals), {}
+        return detail, {}
 
     def _obey(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
         """Does a command, once, and tells its result. Returns the server's refusal to hear it, if any."""
@@ -312,6 +326,8 @@ class Agent:
             try:
                 detail, data = self._execute(client, command_id, kind, payload)
                 result = {"status": "succeeded", "detail": detail, "data": data}
+            except BrokenOff:
+                return None
             except CommandFailed as exc:
                 result = {"status": "failed", "detail": str(exc), "data": {}}
             logger.info("command %s (%s): %s%s", command_id, kind, result["detail"], _asked_by(payload))

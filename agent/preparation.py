@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from agent.client import READ_S, Backoff, Client, Refused, ServerAway
@@ -49,14 +50,22 @@ def tell_step(client: Client, step: Step, redact: Callable[[str], str]) -> None:
 
 
 def _with_answer(config: Config, store: Store, answer: Mapping[str, Any]) -> Config:
-    """The startup script becomes a file. One that begins with ``#!`` says what runs it; any other is the shell's."""
-    script = answer.get("startup_script")
-    path = None
-    if isinstance(script, str) and script:
-        path = store.home / "startup.sh"
-        # Forms on pages give lines an end that no shell knows.
-        script = script.replace("\r\n", "\n")
-        store.write(path, script)
-        path.chmod(0o700 if script.startswith("#!") else 0o600)
     repository = answer.get("repository")
-    return replace(config, startup_script=path, repository=repository if isinstance(repository, str) else None)
+    return replace(
+        config,
+        startup_script=_keep_script(store, "startup.sh", answer.get("startup_script")),
+        cleaning_script=_keep_script(store, "cleaning.sh", answer.get("cleaning_script")),
+        repository=repository if isinstance(repository, str) else None,
+    )
+
+
+def _keep_script(store: Store, name: str, script: object) -> Path | None:
+    """A script becomes a file. One that begins with ``#!`` says what runs it; any other is the shell's."""
+    if not isinstance(script, str) or not script:
+        return None
+    path = store.home / name
+    # Forms on pages give lines an end that no shell knows.
+    script = script.replace("\r\n", "\n")
+    store.write(path, script)
+    path.chmod(0o700 if script.startswith("#!") else 0o600)
+    return path

@@ -7,12 +7,22 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 END_GRACE_S = 1.0
 LONGEST = 64 * 1024
+LOOK_S, LAST_LINES_S = 0.05, 1.0
+
+
+class ProgramFailed(Exception):
+    """A program did not do its work; the message is for people."""
+
+
+class BrokenOff(ProgramFailed):
+    """It was ended since the agent ends."""
 
 
 class Program:
@@ -83,3 +93,48 @@ def read_lines(stream: IO[bytes]) -> Iterator[str]:
             # Without its last part: there may be half a secret, which nobody would know.
             raw = raw[: -LONGEST // 4]
         yield raw.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def run_to_end(
+    what: str,
+    argv: list[str],
+    *,
+    directory: Path,
+    environment: Mapping[str, str],
+    emit: Callable[[str], None],
+    deadline_s: float,
+    stopping: threading.Event,
+) -> None:
+    """Runs a program and waits until it has succeeded; it is ended after ``deadline_s`` or when ``stopping`` is set.
+
+    Raises:
+        ProgramFailed: it did not succeed; says why of ``what``.
+        BrokenOff: ``stopping`` was set.
+    """
+    try:
+        program = Program(argv, directory=directory, environment=environment, emit=emit)
+    except OSError as exc:
+        raise ProgramFailed(f"the {what} could not be started: {exc.strerror}") from exc
+    end = time.monotonic() + deadline_s
+    while program.status is None:
+        if stopping.wait(LOOK_S):
+            program.end()
+            raise BrokenOff(f"the {what} was broken off")
+        if time.monotonic() > end:
+            program.end()
+            raise ProgramFailed(f"the {what} did not end within {deadline_s:.0f} s")
+    program.read_on(within_s=LAST_LINES_S)
+    if program.status != 0:
+        raise ProgramFailed(f"the {what} ended with exit status {program.status}")
+
+
+def script_argv(what: str, script: Path) -> list[str]:
+    """How a script of an admin's is run: as a program if it is one, else by the shell.
+
+    Raises:
+        ProgramFailed: there is none.
+    """
+    if not script.is_file():
+        raise ProgramFailed(f"the {what} {script} does not exist")
+    shell = os.environ.get("SHELL_FOR_STARTUP") or "/bin/sh"
+    return [str(script)] if os.access(script, os.X_OK) else [shell, str(script)]

@@ -8,28 +8,14 @@ import contextlib
 import getpass
 import os
 import pwd
-import shutil
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from agent.crontabs import CRONTAB, find_crontab_state
 from agent.store import Store
-from agent.users import (
-    UserError,
-    can_make_users,
-    ensure_user,
-    find_uid,
-    kill_all,
-    list_processes,
-    new_name,
-    remove_user,
-)
+from agent.users import UserError, can_make_users, ensure_user, find_uid, new_name
 
-END_GRACE_S, LOOK_S = 5.0, 0.02
 # The agent's own directory is closed to others: a session's user could not even reach a home in there.
 USERS_HOMES = Path("/var/lib/lablink/sessions")
 # What a session may see of the agent's environment: never the agent's own variables.
@@ -88,24 +74,26 @@ def prepare_session(store: Store, claim_id: int, hostname: str) -> Session:
     Raises:
         SessionError: it could not be made.
     """
-    record = _record(store, claim_id)
+    record = record_of(store, claim_id)
     record.mkdir(mode=0o700, parents=True, exist_ok=True)
     if can_make_users() and not (record / "user").exists():
         # Before there is such a user: whatever comes next, it is found again.
         store.write(record / "user", new_name())
-    session = _session(store, claim_id, hostname)
+    session = session_of(store, claim_id, hostname)
     if session.user is not None:
         try:
             ensure_user(session.user, session.home)
         except UserError as exc:
             raise SessionError(str(exc)) from exc
+    else:
+        _note_crontab(store, record)
     _make_directories(session)
     return session
 
 
 def find_session(store: Store, claim_id: int, hostname: str) -> Session | None:
     """The session of a claim, if it was prepared and not yet removed."""
-    session = _session(store, claim_id, hostname)
+    session = session_of(store, claim_id, hostname)
     return session if session.home.is_dir() else None
 
 
@@ -115,85 +103,25 @@ def list_sessions(store: Store) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit()) if directory.is_dir() else []
 
 
-def end_session(store: Store, claim_id: int, hostname: str) -> None:
-    """Ends every process of a session and removes its files and its user; one that never was is no error.
-
-    Raises:
-        SessionError: something of it is left.
-    """
-    session = _session(store, claim_id, hostname)
-    end_processes(session)
-    shutil.rmtree(session.directory, ignore_errors=True)
-    if session.user is not None:
-        try:
-            remove_user(session.user)
-        except UserError as exc:
-            raise SessionError(str(exc)) from exc
-    record = _record(store, claim_id)
-    shutil.rmtree(record, ignore_errors=True)
-    if session.directory.exists() or record.exists():
-        raise SessionError("files of the session could not be removed")
-
-
-def end_processes(session: Session) -> None:
-    """Ends every process of a session: politely, then not.
-
-    Raises:
-        SessionError: one does not end.
-    """
-    for process in _list_own(session):
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    if _have_ended(session):
-        return
-    uid = find_uid(session.user) if session.user else None
-    if uid is not None:
-        kill_all(uid)
-    for process in _list_own(session):
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    if not _have_ended(session):
-        raise SessionError(f"{len(_list_own(session))} processes of the session do not end")
-
-
-def _have_ended(session: Session) -> bool:
-    """Waits for the end of all. A zombie has ended: whether somebody has buried it yet is not our business."""
-    end = time.monotonic() + END_GRACE_S
-    while _list_own(session):
-        if time.monotonic() > end:
-            return False
-        time.sleep(LOOK_S)
-    return True
-
-
-def _list_own(session: Session) -> list[psutil.Process]:
-    uid = find_uid(session.user) if session.user else None
-    return [*(list_processes(uid) if uid is not None else ()), *_list_marked(session)]
-
-
-def _list_marked(session: Session) -> Iterator[psutil.Process]:
-    home, mark = str(session.home), str(session.directory)
-    for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-        except (psutil.Error, OSError):
-            continue
-        if process.pid != os.getpid() and (environment.get("HOME") == home or environment.get(MARK) == mark):
-            yield process
-
-
-def _record(store: Store, claim_id: int) -> Path:
+def record_of(store: Store, claim_id: int) -> Path:
     """Where the agent itself keeps what it knows of the session; without a user, all of the session is there."""
     return store.home / "sessions" / str(claim_id)
 
 
-def _session(store: Store, claim_id: int, hostname: str) -> Session:
-    record = _record(store, claim_id)
+def session_of(store: Store, claim_id: int, hostname: str) -> Session:
+    """The session of a claim as it would be, whatever is there of it."""
+    record = record_of(store, claim_id)
     try:
         user = (record / "user").read_text(encoding="ascii").strip()
     except FileNotFoundError:
         return Session(claim_id, record, hostname)
     return Session(claim_id, USERS_HOMES / user, hostname, user)
+
+
+def _note_crontab(store: Store, record: Path) -> None:
+    """Without a user of its own, a session may leave jobs in the agent's: not ours to touch, but to be seen."""
+    if not (record / CRONTAB).exists() and (state := find_crontab_state()) is not None:
+        store.write(record / CRONTAB, state)
 
 
 def _make_directories(session: Session) -> None:

@@ -24,8 +24,6 @@ PREFIX = "lab-"
 # user may have left somewhere do not become the next one's.
 FIRST_UID, LAST_UID = 20_000, 59_999
 COMMAND_S, KILLS = 30.0, 50
-# Where any user of a machine may leave files.
-SHARED_PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/var/mail", "/var/spool/cron/crontabs")  # noqa: S108
 _LOCK = Path("/run/lock/lablink-users.lock")
 _NO_SUCH_USER = 6
 
@@ -64,7 +62,9 @@ def ensure_user(name: str, home: Path) -> int:
                 "--comment",
                 "LabLink session",
             )
-            _run("useradd", "--no-log-init", "--no-create-home", "--user-group", *what, name)
+            # No subordinate numbers: what would be owned by one is nobody's by name.
+            none = ("--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0")
+            _run("useradd", "--no-log-init", "--no-create-home", "--user-group", *none, *what, name)
         uid = find_uid(name)
     if uid is None:
         raise UserError(f"the user {name} was not made")
@@ -80,16 +80,16 @@ def find_uid(name: str) -> int | None:
 
 
 def remove_user(name: str) -> None:
-    """Removes a user with what it left in places that all users share; its processes have ended already.
+    """Removes a user of whom nothing else is left.
 
     Raises:
         UserError: it could not be removed.
     """
-    uid = find_uid(name)
-    if uid is not None:
-        _remove_stray_files(uid)
+    if find_uid(name) is not None:
         with _one_at_a_time():
             _run("userdel", name, ok=(0, _NO_SUCH_USER))
+    if find_uid(name) is not None:
+        raise UserError(f"the user {name} could not be removed")
 
 
 def list_processes(uid: int) -> list[psutil.Process]:
@@ -97,7 +97,7 @@ def list_processes(uid: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["uids", "status"]):
         uids = process.info["uids"]
-        if uids is not None and uids.real == uid and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if uids is not None and uid in uids and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
 
@@ -107,32 +107,12 @@ def kill_all(uid: int) -> None:
     for _ in range(KILLS):
         if not list_processes(uid):
             return
-        # As the user itself: the kernel then means every process of this user and no other.
-        subprocess.run(
-            ["/bin/sh", "-c", "kill -KILL -1"], user=uid, group=uid, extra_groups=[], timeout=COMMAND_S, check=False
-        )
-
-
-def _remove_stray_files(uid: int) -> None:
-    for place in map(Path, SHARED_PLACES):
-        for path in _list_owned(place, uid, depth=2):
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _list_owned(place: Path, uid: int, *, depth: int) -> Iterator[Path]:
-    """What a user owns in a directory, and in those directories within that everybody may write into."""
-    try:
-        entries = list(os.scandir(place))
-    except OSError:
-        return
-    for entry in entries:
-        with contextlib.suppress(OSError):
-            found = entry.stat(follow_symlinks=False)
-            if found.st_uid == uid:
-                yield Path(entry.path)
-            elif depth > 1 and entry.is_dir(follow_symlinks=False) and found.st_mode & 0o002:
-                yield from _list_owned(Path(entry.path), uid, depth=depth - 1)
+        # As the user itself: the kernel then means every process of this user and no other, in one go. Where the user
+        # has as many as it may, none can be started for this until one has ended.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(
+                ["/bin/sh", "-c", "kill -KILL -1"], user=uid, group=uid, extra_groups=[], timeout=COMMAND_S, check=False
+            )
 
 
 def _free_uid() -> int:

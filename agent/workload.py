@@ -16,9 +16,9 @@ from pathlib import Path
 
 from agent.config import Config
 from agent.container import find_container, list_run_arguments
-from agent.program import Program
+from agent.program import ProgramFailed, run_to_end, script_argv
+from agent.wiping import wipe
 
-LOOK_S, LAST_LINES_S = 0.05, 1.0
 LAST_LINES = 5
 
 Emit = Callable[[str, str], None]
@@ -47,6 +47,15 @@ def prepare(config: Config, emit: Emit, stopping: threading.Event, tell: Callabl
     Preparation(config, emit, stopping, tell).run()
 
 
+def reset(config: Config, emit: Emit, stopping: threading.Event, tell: Callable[[Step], object]) -> None:
+    """Makes the container anew from its image, with what was made for it, and prepares the machine again.
+
+    Raises:
+        PreparationFailed: as above, or what was there could not be removed.
+    """
+    Preparation(config, emit, stopping, tell).reset()
+
+
 class Preparation:
     """One preparation of one machine."""
 
@@ -67,6 +76,17 @@ class Preparation:
             self._step("container", self._start_container if container else self._run_container)
         if config.startup_script and not self._has_run_in_this_boot():
             self._step("startup script", self._run_startup_script)
+
+    def reset(self) -> None:
+        """Removes the container, what its image keeps outside of it, and the repository; then every step anew."""
+        if find_container(self._config.container or "") is not None:
+            self._docker("removal of the container", "rm", "--force", "--volumes", self._config.container or "")
+        try:
+            for path in (self._script_mark, self._workload):
+                wipe(path)
+        except OSError as exc:
+            raise PreparationFailed(f"the repository's directory could not be removed: {exc}") from exc
+        self.run()
 
     @property
     def _workload(self) -> Path:
@@ -121,35 +141,31 @@ class Preparation:
         return self._config.home / "startup.boot"
 
     def _run_startup_script(self) -> None:
-        script = self._config.startup_script
-        assert script
-        if not script.is_file():
-            raise PreparationFailed(f"the startup script {script} does not exist")
-        shell = os.environ.get("SHELL_FOR_STARTUP") or "/bin/sh"
-        argv = [str(script)] if os.access(script, os.X_OK) else [shell, str(script)]
+        assert self._config.startup_script
+        try:
+            argv = script_argv("startup script", self._config.startup_script)
+        except ProgramFailed as exc:
+            raise PreparationFailed(str(exc)) from exc
         self._run("startup script", argv, "startup")
         self._script_mark.write_text(self._config.boot_id, encoding="utf-8")
 
     def _run(self, what: str, argv: list[str], source: str) -> None:
-        config, stopping = self._config, self._stopping
+        config = self._config
         environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
         if config.container:
             environment["LABLINK_CONTAINER"] = config.container
         try:
-            program = Program(
-                argv, directory=config.home, environment=environment, emit=lambda said: self._hear(source, said)
+            run_to_end(
+                what,
+                argv,
+                directory=config.home,
+                environment=environment,
+                emit=lambda said: self._hear(source, said),
+                deadline_s=config.startup_deadline_s,
+                stopping=self._stopping,
             )
-        except OSError as exc:
-            raise PreparationFailed(f"the {what} could not be started: {exc.strerror}") from exc
-        end = time.monotonic() + config.startup_deadline_s
-        while program.status is None:
-            if stopping.wait(LOOK_S) or time.monotonic() > end:
-                program.end()
-                why = "was broken off" if stopping.is_set() else f"did not end within {config.startup_deadline_s:.0f} s"
-                raise PreparationFailed(f"the {what} {why}")
-        program.read_on(within_s=LAST_LINES_S)
-        if program.status != 0:
-            raise PreparationFailed(f"the {what} ended with exit status {program.status}")
+        except ProgramFailed as exc:
+            raise PreparationFailed(str(exc)) from exc
 
     def _hear(self, source: str, said: str) -> None:
         self._last.append(said)

@@ -156,6 +156,10 @@ class PoolSettings:
     )
     startup_script: str | None = _key(None, "A script (its text) that each VM runs once it boots")
     repository: str | None = _key(None, "A git repository that each VM clones, https://…")
+    cleaning_script: str | None = _key(None, "A script (its text) that each VM runs between two people")
+    cleaning_deadline_s: int = _key(
+        300, "Seconds that cleaning between two people may take, the script included", low=30, high=7_200
+    )
     terminal: bool = _key(True, "Whether a seat offers a terminal in the browser")
     crd: bool = _key(False, "Whether a seat offers Chrome Remote Desktop")
     url_template: str | None = _key(None, "A link that a seat offers, with {hostname} and {email} filled in, https://…")

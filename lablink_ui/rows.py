@@ -57,7 +57,7 @@ def vm_row(vm: VmView) -> Row:
         actions=list(vm.actions),
         ticks=True,
         machine=_link(vm.hostname, f"/admin/instances/{vm.hostname}", f"{vm.pool} · {vm.provider}"),
-        state={**_chip(VM_WORDS[vm.status]), "notes": notes, "sub": trouble_reason(vm)},
+        state={**_chip(VM_WORDS[vm.status]), "notes": notes, "sub": cleaning_step(vm) or trouble_reason(vm)},
         researcher=vm.email,
         gpu=gpu,
         cpu=vm.cpu_pct,
@@ -78,6 +78,11 @@ def vm_row(vm: VmView) -> Row:
 
 
 TROUBLE = {VmStatus.FAILED, VmStatus.QUARANTINED}
+
+
+def cleaning_step(vm: VmView) -> str | None:
+    """What is done on a machine between two people; None for one where nothing is."""
+    return sentence(vm.reason or "its agent has not begun yet") if vm.status is VmStatus.CLEANING else None
 
 
 def trouble_reason(vm: VmView) -> str | None:

@@ -86,6 +86,7 @@ class PreparationAnswer(Answer):
 
     repository: str | None
     startup_script: str | None
+    cleaning_script: str | None
 
 
 class CommandsAnswer(Answer):

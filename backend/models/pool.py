@@ -40,6 +40,8 @@ class Pool(Base):
     unreachable_grace_s: Mapped[int] = mapped_column(default=600)
     startup_script: Mapped[str | None]
     repository: Mapped[str | None]
+    cleaning_script: Mapped[str | None]
+    cleaning_deadline_s: Mapped[int] = mapped_column(default=300, server_default="300")
     access: Mapped[Words] = mapped_column(default=Access.OPEN)
     oidc_group: Mapped[str | None] = mapped_column(Text)
     terminal: Mapped[bool] = mapped_column(default=False)

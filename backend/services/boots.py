@@ -29,10 +29,11 @@ class BootStep:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What a machine of a pool clones and runs before it is ready."""
+    """What a machine of a pool clones and runs before it is ready, and runs between two people."""
 
     repository: str | None
     startup_script: str | None
+    cleaning_script: str | None = None
 
 
 async def record_boot_step(db: Database, token: str, step: BootStep, *, secrets: Collection[str] = ()) -> None:
@@ -56,7 +57,7 @@ async def get_preparation(db: Database, vm_id: int) -> Preparation:
     async with db.transaction() as session:
         vm = await session.get_one(Vm, vm_id)
         pool = await session.get_one(Pool, vm.pool_id)
-        return Preparation(pool.repository, pool.startup_script)
+        return Preparation(pool.repository, pool.startup_script, pool.cleaning_script)
 
 
 async def _record_failure(db: Database, vm_id: int, step: BootStep) -> None:

@@ -14,11 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.errors import NotFound
 from backend.models import Claim, Command, Vm
+from backend.redaction import redact
 from backend.services.actor import Actor
 from backend.services.moves import move_command, record_event
-from backend.states import OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, CrdStatus
+from backend.states import OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, CrdStatus, VmStatus
 
 MAX_DETAIL = 500
+_HAS_STEPS = frozenset({CommandKind.START_CRD, CommandKind.END_SESSION})
 _LINK = "https://remotedesktop.google.com/access"
 _HOST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _READY = "Your desktop is ready. Open it, and type the PIN when Google asks for one."
@@ -26,7 +28,7 @@ _LATE = "Your machine did not answer in time, and Google's codes live minutes. G
 
 
 async def record_command_progress(db: Database, vm_id: int, command_id: int, *, detail: str, actor: Actor) -> None:
-    """Stores how far an agent is with a command that stays open; only Chrome Remote Desktop has steps to show.
+    """Stores how far an agent is with a command that stays open: with Chrome Remote Desktop, or with cleaning.
 
     Raises:
         NotFound: this VM has no such command.
@@ -38,11 +40,15 @@ async def record_command_progress(db: Database, vm_id: int, command_id: int, *, 
             raise NotFound("There is no such command for this machine.", code="unknown_command")
         claim = await session.get(Claim, command.claim_id, with_for_update=True) if command.claim_id else None
         await session.refresh(command, with_for_update=True)
-        if command.status not in OPEN_COMMAND or command.kind != CommandKind.START_CRD:
+        if command.status not in OPEN_COMMAND or command.kind not in _HAS_STEPS:
             return
         if command.status == CommandStatus.QUEUED:
             move_command(command, CommandStatus.DELIVERED, at=db.now())
-        if claim is not None and _is_on(claim, vm):
+        if command.kind == CommandKind.END_SESSION:
+            if vm.status == VmStatus.CLEANING:
+                # Why it is as it is: for the pages alone, until it is clean or has failed.
+                vm.reason, vm.updated_at = redact(detail)[:MAX_DETAIL], db.now()
+        elif claim is not None and _is_on(claim, vm):
             _show(session, db.now(), vm, claim, CrdStatus.STARTING, detail, actor)
 
 

@@ -40,6 +40,8 @@ class PoolSpec:
     unreachable_grace_s: int = 600
     startup_script: str | None = None
     repository: str | None = None
+    cleaning_script: str | None = None
+    cleaning_deadline_s: int = 300
     access: Access = Access.OPEN
     oidc_group: str | None = None
     terminal: bool = False
@@ -179,6 +181,8 @@ def view_of(pool: Pool) -> PoolView:
         unreachable_grace_s=pool.unreachable_grace_s,
         startup_script=pool.startup_script,
         repository=pool.repository,
+        cleaning_script=pool.cleaning_script,
+        cleaning_deadline_s=pool.cleaning_deadline_s,
         access=Access(pool.access),
         oidc_group=pool.oidc_group,
         terminal=pool.terminal,
@@ -226,6 +230,8 @@ def _figures(spec: PoolSpec) -> dict[str, object]:
         "unreachable_grace_s": spec.unreachable_grace_s,
         "startup_script": spec.startup_script or None,
         "repository": spec.repository or None,
+        "cleaning_script": spec.cleaning_script or None,
+        "cleaning_deadline_s": spec.cleaning_deadline_s,
         "access": spec.access,
         "oidc_group": spec.oidc_group or None,
         "terminal": spec.terminal,
@@ -256,6 +262,8 @@ def _check(spec: PoolSpec) -> None:
         (30 <= spec.boot_deadline_s <= 7_200, "boot_deadline_s must be from 30 to 7200 seconds"),
         (30 <= spec.unreachable_grace_s <= 86_400, "unreachable_grace_s must be from 30 to 86400 seconds"),
         (len(spec.startup_script or "") <= 8_000, "startup_script must be at most 8,000 characters"),
+        (len(spec.cleaning_script or "") <= 8_000, "cleaning_script must be at most 8,000 characters"),
+        (30 <= spec.cleaning_deadline_s <= 7_200, "cleaning_deadline_s must be from 30 to 7200 seconds"),
         (_is_repository(spec.repository), "repository must be an https:// or git@ address without spaces"),
         (_is_url_template(spec.url_template), "url_template must be an https:// address, with {hostname} and {email}"),
         (spec.is_loopback or not is_local_terminal(spec), RULE),

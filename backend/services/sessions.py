@@ -13,7 +13,7 @@ from sqlalchemy import exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from backend.models import Claim, Command, Terminal, Vm
+from backend.models import Claim, Command, Pool, Terminal, Vm
 from backend.request_ids import request_data
 from backend.services.actor import Actor
 from backend.services.crd_results import conclude_crd
@@ -25,7 +25,9 @@ from backend.states import HOLDING_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind
 
 # facts[…] of a VM that leaves its pool's offer when its seat has ended: who said so.
 DRAINED_BY = "drained_by"
-END_DEADLINE_S = 300
+# facts["failed_by"] of a VM of which nobody knows that it is clean. A boot does not help it; only another in its place.
+UNCLEAN = "cleaning"
+MAX_VERIFIED = 500
 # First key of the two-key advisory lock that serialises the line of one pool.
 LINE_LOCK = 7_426_002
 
@@ -98,7 +100,7 @@ async def clear_machine(
     own = (Command.claim_id == claim.id, Command.vm_id == vm.id, Command.status.in_(OPEN_COMMAND))
     for command in await session.scalars(select(Command).where(*own).with_for_update()):
         command.status, command.finished_at, command.detail = CommandStatus.EXPIRED, at, why
-    session.add(_command(vm.id, claim.id, CommandKind.END_SESSION, at, END_DEADLINE_S))
+    await _ask_for_cleaning(session, vm, claim.id, at)
 
 
 async def conclude(session: AsyncSession, at: datetime, vm: Vm, command: Command, *, actor: Actor) -> None:
@@ -172,7 +174,7 @@ async def renew_end_session(session: AsyncSession, vm: Vm, *, at: datetime) -> N
         Command.status.in_({CommandStatus.SUCCEEDED, *OPEN_COMMAND}),
     )
     if not await session.scalar(select(exists(ended))):
-        session.add(_command(vm.id, prepared.claim_id, CommandKind.END_SESSION, at, END_DEADLINE_S))
+        await _ask_for_cleaning(session, vm, prepared.claim_id, at)
 
 
 async def _conclude_prepare(
@@ -194,11 +196,17 @@ async def _conclude_prepare(
 
 
 async def _conclude_end(session: AsyncSession, at: datetime, vm: Vm, command: Command, actor: Actor) -> None:
-    if vm.status != VmStatus.CLEANING:
+    is_cleaning = vm.status == VmStatus.CLEANING
+    if command.status == CommandStatus.SUCCEEDED and is_cleaning:
+        _record_cleaned(session, at, vm, command, actor)
+    # One that boots may not have got so far; its agent's own word that it cannot counts there too.
+    elif is_cleaning or (vm.status == VmStatus.BOOTING and command.status == CommandStatus.FAILED):
+        step = f" (the last heard of it: {vm.reason})" if is_cleaning and vm.reason else ""
+        why = f"the former session could not be removed: {command.detail or 'no reason given'}{step}"
+        vm.facts = {**vm.facts, "failed_by": UNCLEAN}
+        move_vm(session, vm, VmStatus.FAILED, actor=actor, at=at, reason=why, claim_id=command.claim_id)
         return
-    if command.status != CommandStatus.SUCCEEDED:
-        why = f"the former session could not be removed: {command.detail or 'no reason given'}"
-        move_vm(session, vm, VmStatus.QUARANTINED, actor=actor, at=at, reason=why, claim_id=command.claim_id)
+    if not is_cleaning:
         return
     drained_by = vm.facts.get(DRAINED_BY)
     if drained_by:
@@ -210,11 +218,36 @@ async def _conclude_end(session: AsyncSession, at: datetime, vm: Vm, command: Co
     await serve_line(session, vm.pool_id, at=at)
 
 
+def _record_cleaned(session: AsyncSession, at: datetime, vm: Vm, command: Command, actor: Actor) -> None:
+    told = command.data.get("verified")
+    verified = told[:MAX_VERIFIED] if isinstance(told, str) and told else "what an older agent looks for"
+    took_s = round((at - vm.status_changed_at).total_seconds(), 1)
+    record_event(
+        session,
+        "vm.cleaned",
+        f"{vm.hostname} was cleaned in {took_s} s. Verified: {verified}",
+        actor=actor,
+        at=at,
+        pool_id=vm.pool_id,
+        vm_id=vm.id,
+        claim_id=command.claim_id,
+        data={"duration_s": took_s, "verified": verified.split(", ")},
+    )
+
+
 async def _conclude_open_terminal(session: AsyncSession, at: datetime, command: Command, actor: Actor) -> None:
     if command.status != CommandStatus.SUCCEEDED:
         why = f"it could not be opened: {command.detail or 'no reason given'}"
         which = Terminal.id == command.payload["terminal_id"]
         await end_terminals(session, which, actor=actor, at=at, reason=why)
+
+
+async def _ask_for_cleaning(session: AsyncSession, vm: Vm, claim_id: int | None, at: datetime) -> None:
+    """In the transaction that moves the VM: the deadline counts from there, whatever happens to agent and server."""
+    deadline_s = (await session.get_one(Pool, vm.pool_id)).cleaning_deadline_s
+    command = _command(vm.id, claim_id, CommandKind.END_SESSION, at, deadline_s)
+    command.payload = {**command.payload, "deadline_s": deadline_s}
+    session.add(command)
 
 
 def _command(vm_id: int, claim_id: int | None, kind: CommandKind, at: datetime, deadline_s: int) -> Command:

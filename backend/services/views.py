@@ -48,6 +48,8 @@ class PoolView:
     aws: AwsSpec
     created_at: datetime
     health: Mapping[str, float] = field(default_factory=dict)
+    cleaning_script: str | None = None
+    cleaning_deadline_s: int = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class VmView:
     """A VM as people see it. ``actions`` are the verbs allowed now; percentages run from 0 to 100.
 
     ``isolation`` says what keeps its terminals apart from the rest of it, once its agent has told; ``interruption_at``
-    when the cloud takes it away, if it has said so.
+    when the cloud takes it away, if it has said so; ``is_unclean`` that its former session may still be there.
     """
 
     id: int
@@ -84,6 +86,7 @@ class VmView:
     actions: tuple[str, ...]
     interruption_at: datetime | None = None
     is_draining: bool = False
+    is_unclean: bool = False
     conditions: tuple[ConditionView, ...] = ()
 
 

@@ -17,7 +17,7 @@ from backend.services.actor import Actor
 from backend.services.commands import add_command, cancel_open_commands
 from backend.services.heartbeats import INTERRUPTION
 from backend.services.moves import move_vm, record_event
-from backend.services.sessions import DRAINED_BY, renew_end_session
+from backend.services.sessions import DRAINED_BY, UNCLEAN, renew_end_session
 from backend.services.views import VmView
 from backend.services.vm_conditions import list_conditions
 from backend.states import GONE_VM, CommandKind, Health, Origin, VmStatus
@@ -281,5 +281,6 @@ def _view_of(vm: Vm, pool: Pool, beat: LatestHeartbeat | None) -> VmView:
         actions=allowed_actions(status, unreachable=vm.unreachable_since is not None),
         interruption_at=datetime.fromisoformat(vm.facts[INTERRUPTION]) if INTERRUPTION in vm.facts else None,
         is_draining=DRAINED_BY in vm.facts,
+        is_unclean=status is VmStatus.FAILED and vm.facts.get("failed_by") == UNCLEAN,
         conditions=list_conditions(vm),
     )

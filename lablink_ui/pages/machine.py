@@ -23,12 +23,14 @@ from lablink_ui.pages.machine_seat import MachineSeat
 from lablink_ui.pages.machine_terminals import MachineTerminals
 from lablink_ui.pages.machines import VERBS, act_on
 from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
-from lablink_ui.rows import condition_notes, event_row, trouble_reason
+from lablink_ui.rows import cleaning_step, condition_notes, event_row, trouble_reason
 from lablink_ui.visits import Reader, Visit, find_visit, to_login
 from lablink_ui.words import VM_WORDS
 
 _NEXT_STEP = "Repair boots it again; destroy takes it away."
+_REPLACE = "Only a new machine in its place is known to be clean: destroy it. Repair has it cleaned once more."
 FACTS = {
+    "since": "Status since",
     "pool": "Pool",
     "researcher": "Researcher",
     "health": "Health",
@@ -78,7 +80,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
         with tag("div", "grid2"):
             with tag("section", "card pad", aria_label="Facts"):
                 tag("h2", "", "Facts")
-                facts = Facts(FACTS, moments=("beat", "made"))
+                facts = Facts(FACTS, moments=("since", "beat", "made"))
             history = MachineHistory(visit, vm)
         sitting = MachineSeat(visit, frame, vm)
         terminals = MachineTerminals(visit, vm)
@@ -136,14 +138,17 @@ def _notes(vm: VmView) -> str:
     """What there is to know beside the status, and what can be done about it."""
     listed = {each.sentence for each in vm.conditions}
     said = [f"{each['text']}: {each['title']}" for each in condition_notes(vm) if each["title"] not in listed]
+    if step := cleaning_step(vm):
+        said = [step, *said]
     if reason := trouble_reason(vm):
-        said = [f"{reason.rstrip('.')}. {_NEXT_STEP}", *said]
+        said = [f"{reason.rstrip('.')}. {_REPLACE if vm.is_unclean else _NEXT_STEP}", *said]
     return " · ".join(said)
 
 
 def _facts(vm: VmView) -> dict[str, str | datetime | None]:
     gpus = ", ".join(str(gpu.get("name") or "GPU") for gpu in vm.gpus) or "none"
     return {
+        "since": vm.status_changed_at,
         "pool": f"{vm.pool} ({vm.provider})",
         "researcher": vm.email or "unclaimed",
         "health": vm.health.capitalize() if vm.health else "not reported yet",

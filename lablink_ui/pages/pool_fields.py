@@ -54,6 +54,14 @@ class PoolFields:
             self.grace = Field(
                 "May be silent for, seconds", name="grace", kind="number", value=str(spec.unreachable_grace_s), min=30
             )
+            self.cleaning = Field(
+                "Cleaning deadline, seconds",
+                name="cleaning",
+                kind="number",
+                value=str(spec.cleaning_deadline_s),
+                min=30,
+                hint="A machine that is not clean by then is not offered again",
+            )
             self.duration = Field(
                 "A seat ends after, minutes",
                 name="claim_duration",
@@ -103,6 +111,14 @@ class PoolFields:
             hint="Run on each machine before it is ready",
             testid="pool-script",
         )
+        self.cleaning_script = Field(
+            "Cleaning script",
+            name="cleaning_script",
+            kind="area",
+            value=spec.cleaning_script or "",
+            hint="Run between two people, once the processes of the former have ended",
+            testid="pool-cleaning-script",
+        )
 
         self.aws = AwsFields(spec.aws) if AWS in house.providers else None
         self._follow_provider()
@@ -140,6 +156,8 @@ class PoolFields:
                 url_template=self.url_template.value.strip() or None,
                 repository=self.repository.value.strip() or None,
                 startup_script=self.script.value.replace("\r\n", "\n") or None,
+                cleaning_script=self.cleaning_script.value.replace("\r\n", "\n") or None,
+                cleaning_deadline_s=int(self.cleaning.value),
                 health=read_own_limits(self.health.value),
                 aws=self.aws.read() if self.aws else base.aws,
             )

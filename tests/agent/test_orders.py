@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from agent.commands import CommandFailed, execute
-from agent.session import end_session, find_session, list_sessions
+from agent.removal import end_session
+from agent.session import find_session, list_sessions
 from agent.store import JOURNAL_LENGTH, Store
 from agent.terminals import Terminals
 from tests.agent.tiny_server import Fault, TinyServer
@@ -95,33 +94,6 @@ async def test_a_reboot_command_that_fails_is_said_and_the_agent_boots_all_the_s
     server.command(1, "reboot")
     assert await agent.ended() == 75
     assert "the reboot command failed" in agent.said
-
-
-def test_ending_a_session_removes_its_files_and_ends_its_processes(tmp_path: Path) -> None:
-    store = Store(tmp_path / "home")
-    terminals = Terminals(store, "http://127.0.0.1:1", None)
-    execute(store, "gpu-01", "prepare_session", {"claim_id": 9}, terminals=terminals)
-    session = find_session(store, 9, "gpu-01")
-    assert session is not None
-    home = session.home
-    (home / "work.txt").write_text("of the session")
-    own = subprocess.Popen([sys.executable, "-c", "input()"], env={"HOME": str(home)}, stdin=subprocess.PIPE)
-    other = subprocess.Popen([sys.executable, "-c", "input()"], env={"HOME": str(tmp_path)}, stdin=subprocess.PIPE)
-    try:
-        assert (
-            execute(store, "gpu-01", "end_session", {"claim_id": 9}, terminals=terminals) == "the session was removed"
-        )
-        assert own.poll() is not None
-        assert other.poll() is None
-        assert not session.directory.exists()
-        assert list_sessions(store) == []
-        assert (
-            execute(store, "gpu-01", "end_session", {"claim_id": 9}, terminals=terminals) == "the session was removed"
-        )
-    finally:
-        for process in (own, other):
-            process.kill()
-            process.communicate()
 
 
 def test_a_session_that_cannot_be_made_fails_with_a_reason(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from agent import leftovers, shell
-from agent.session import end_session, find_session, list_sessions, prepare_session
+from agent.removal import end_session
+from agent.session import find_session, list_sessions, prepare_session
 from agent.shell import KEPT, WINDOW, Shell
 from agent.store import Store
 from agent.terminals import Terminals

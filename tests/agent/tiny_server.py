@@ -146,6 +146,6 @@ class TinyServer:
             with self._news:
                 self._news.wait_for(lambda: self.commands, timeout=float(parse_qs(query)["wait"][0]))
                 return 200, {"commands": list(self.commands.values())}
-        if request.path.startswith("/api/commands/"):
+        if request.path.startswith("/api/commands/") and request.body.get("status") != "running":
             self.commands.pop(int(request.path.rpartition("/")[2]), None)
         return 200, {}

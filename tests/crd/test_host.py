@@ -18,7 +18,8 @@ import pytest
 
 from agent.crd import Crd
 from agent.crd_host import CrdError, CrdHost, GivenUp
-from agent.session import Session, end_session, prepare_session
+from agent.removal import end_session
+from agent.session import Session, prepare_session
 from agent.store import Store
 from tests.crd.conftest import Imitation
 from tests.harness.imitation_start_host import HOST_ID

@@ -277,6 +277,6 @@ async def test_a_host_that_does_not_end_keeps_its_machine_from_being_offered_aga
     await ada.sees_status("crd-status", "ready")
     await ada.page.get_by_test_id("seat-release").click()
     await ada.page.get_by_test_id("confirm-submit").click()
-    vms = await shared_server.until_status([f"{pool}-001"], "quarantined", within_s=20)
+    vms = await shared_server.until_status([f"{pool}-001"], "failed", within_s=20)
     assert "Chrome Remote Desktop does not end" in vms[f"{pool}-001"]["reason"]
     assert registrations(home) <= known

@@ -233,6 +233,8 @@ FURNISHED = (
     State("machine-in-use", "/admin/instances/genomics-001", act=search_the_log, is_full=True),
     State("machine-long-email", "/admin/instances/genomics-004", is_variant=True),
     State("machine-failed", "/admin/instances/vision-004", is_full=True),
+    State("machine-cleaning", "/admin/instances/genomics-007", is_variant=True, is_full=True),
+    State("machine-unclean", "/admin/instances/genomics-006", is_variant=True, is_full=True),
     State("machine-silent", "/admin/instances/genomics-002", is_variant=True),
     State("machine-destroyed", "/admin/instances/vision-003", is_variant=True),
     State("machine-asked", "/admin/instances/{asked}", is_variant=True, is_full=True),

@@ -21,6 +21,7 @@ from backend.services.aws_spec import AwsSpec
 from backend.services.budgets import set_budget, watch_budgets
 from backend.services.claims import release_own_claim, request_claim
 from backend.services.commands import list_commands_for_agent, record_command_result
+from backend.services.crd_results import record_command_progress
 from backend.services.enrolments import announce_boot, create_vm_enrolments
 from backend.services.findings import Found, list_pool_facts, record_findings
 from backend.services.heartbeats import HeartbeatReport, record_heartbeats
@@ -248,8 +249,17 @@ async def _genomics(world: World) -> None:
     hot = {"index": 0, "name": "NVIDIA T4", "utilisation_pct": 97.0, "temperature_c": 93.0}
     await beat(db, names[:1], gpus=(hot,), disk_free_pct=4.0, disk_free_gb=3.9, skew_s=-600.0)
     await release(world, "genomics", hana)
+    await _clean(db, names[6])
     await claim(world, "genomics", "ines@lab.org", seat="preparing")
     await _running(world)
+
+
+async def _clean(db: Database, hostname: str) -> None:
+    """Its agent is at the second step of cleaning."""
+    vm = await get_vm(db, hostname)
+    (command,) = await list_commands_for_agent(db, vm.id)
+    step = "The cleaning script runs."
+    await record_command_progress(db, vm.id, command.id, detail=step, actor=Actor.agent(hostname, "203.0.113.9"))
 
 
 async def _running(world: World) -> None:

@@ -13,7 +13,7 @@ from backend.provisioning.providers.local import LocalProvider
 from backend.provisioning.runner import PLAN, TerraformCancelled, TerraformFailed, TerraformRunner
 from backend.settings import load_settings
 
-POOL = types.SimpleNamespace(startup_script=None, repository=None)
+POOL = types.SimpleNamespace(startup_script=None, cleaning_script=None, repository=None)
 
 
 @pytest.fixture

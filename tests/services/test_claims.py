@@ -21,7 +21,8 @@ from backend.services.claims import (
 from backend.services.emails import check_email
 from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
 from backend.services.sessions import LINE_LOCK
-from backend.states import ClaimStatus
+from backend.services.vms import get_vm
+from backend.states import ClaimStatus, VmStatus
 from tests.services.worlds import ADMIN, make_machines, obey, status_of
 
 
@@ -96,7 +97,8 @@ async def test_a_machine_is_offered_again_only_after_its_session_was_removed(db:
     await obey(db, machine.vm_id)
     await release_own_claim(db, mine.id, owner_hash=owner(1))
     assert await obey(db, machine.vm_id, succeeded=False) == ["end_session"]
-    assert await status_of(db, "lab-m0") == "quarantined"
+    vm = await get_vm(db, "lab-m0")
+    assert (vm.status, vm.is_unclean) == (VmStatus.FAILED, True)
 
 
 async def test_who_got_a_machine_that_fails_keeps_the_place_in_line(db: Database) -> None:

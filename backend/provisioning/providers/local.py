@@ -50,10 +50,13 @@ class LocalProvider:
         """Tokens go into a file beside the state, for this user's eyes alone; Terraform itself never sees them."""
         inputs = directory / "vm-inputs.json"
         options = {}
-        if pool.startup_script:
-            script = directory / "startup.sh"
-            write_private(script, pool.startup_script)
-            options["LABLINK_STARTUP_SCRIPT_FILE"] = str(script)
+        for name, text, variable in (
+            ("startup.sh", pool.startup_script, "LABLINK_STARTUP_SCRIPT_FILE"),
+            ("cleaning.sh", pool.cleaning_script, "LABLINK_CLEANING_SCRIPT_FILE"),
+        ):
+            if text:
+                write_private(directory / name, text)
+                options[variable] = str(directory / name)
         if pool.repository:
             options["LABLINK_REPOSITORY"] = pool.repository
         tokens = {vm.hostname: vm.token for vm in vms if vm.token}
