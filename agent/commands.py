@@ -12,7 +12,7 @@ from agent.session import SessionError, end_session, find_session, prepare_sessi
 from agent.store import Store
 from agent.terminals import TerminalError, Terminals
 
-REBOOT, STOP = "reboot", "stop"
+REBOOT, RESTART, STOP = "reboot", "restart", "stop"
 REBOOT_DEADLINE_S = 60.0
 
 logger = logging.getLogger("lablink.agent")

@@ -47,6 +47,17 @@ def prepare(config: Config, emit: Emit, stopping: threading.Event, tell: Callabl
     Preparation(config, emit, stopping, tell).run()
 
 
+def restart(config: Config, emit: Emit, stopping: threading.Event, tell: Callable[[Step], object]) -> None:
+    """Ends and begins the container, where there is one, and does then whatever is not done yet.
+
+    Raises:
+        PreparationFailed: as with ``prepare``.
+    """
+    preparation = Preparation(config, emit, stopping, tell)
+    preparation.end_container()
+    preparation.run()
+
+
 class Preparation:
     """One preparation of one machine."""
 
@@ -67,6 +78,12 @@ class Preparation:
             self._step("container", self._start_container if container else self._run_container)
         if config.startup_script and not self._has_run_in_this_boot():
             self._step("startup script", self._run_startup_script)
+
+    def end_container(self) -> None:
+        """Ends the container, if there is one."""
+        config = self._config
+        if config.image and config.container and find_container(config.container):
+            self._step("end of the container", self._stop_container)
 
     @property
     def _workload(self) -> Path:
@@ -93,6 +110,9 @@ class Preparation:
             self._docker("removal of the former container", "rm", "--force", name)
         self._workload.mkdir(mode=0o755, exist_ok=True)
         self._docker("start of the container", *list_run_arguments(name, self._config.image or "", self._workload))
+
+    def _stop_container(self) -> None:
+        self._docker("end of the container", "stop", "--time", "10", self._config.container or "")
 
     def _start_container(self) -> None:
         self._docker("start of the container", "start", self._config.container or "")

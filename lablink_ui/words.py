@@ -87,6 +87,7 @@ ALARM_WORDS: dict[AlarmKind, str] = {
     AlarmKind.LINE: "Line",
     AlarmKind.OPERATION_FAILED: "Operation failed",
     AlarmKind.BUDGET: "Budget",
+    AlarmKind.HEALING: "Healing stopped",
     AlarmKind.SERVER: "Server",
 }
 CHECK_WORDS: dict[CheckStatus, tuple[str, str]] = {

@@ -48,6 +48,7 @@ class PoolView:
     aws: AwsSpec
     created_at: datetime
     health: Mapping[str, float] = field(default_factory=dict)
+    healing: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class VmView:
     """A VM as people see it. ``actions`` are the verbs allowed now; percentages run from 0 to 100.
 
     ``isolation`` says what keeps its terminals apart from the rest of it, once its agent has told; ``interruption_at``
-    when the cloud takes it away, if it has said so.
+    when the cloud takes it away, if it has said so; ``kept_for`` the claim whose seat left it, if it is kept.
     """
 
     id: int
@@ -84,6 +85,7 @@ class VmView:
     actions: tuple[str, ...]
     interruption_at: datetime | None = None
     is_draining: bool = False
+    kept_for: int | None = None
     conditions: tuple[ConditionView, ...] = ()
 
 

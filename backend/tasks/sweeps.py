@@ -12,8 +12,11 @@ from backend.services.budgets import watch_budgets
 from backend.services.claim_times import keep_times
 from backend.services.claims import list_pools_waiting, serve_waiting
 from backend.services.commands import expire_commands
+from backend.services.healing import heal
+from backend.services.healing_limits import HealingLimits
 from backend.services.history import average_samples
 from backend.services.refills import refill_pools
+from backend.services.rescues import rescue_seats
 from backend.services.retention import remove_old
 from backend.services.runs import recover_runs, retry_stalled_jobs
 from backend.services.schedule_runs import keep_schedules
@@ -54,6 +57,7 @@ class Sweeps:
         supervisor.start_every("sweep: seats", 2, self.sweep_seats)
         supervisor.start_every("sweep: runs", 2, self.sweep_runs)
         supervisor.start_every("sweep: refills", 5, self.sweep_refills)
+        supervisor.start_every("sweep: healing", 3, self.sweep_healing)
         supervisor.start_every("sweep: schedules", 5, self.sweep_schedules)
         supervisor.start_every("sweep: budgets", 15, self.sweep_budgets)
         supervisor.start_every("sweep: averages", 60, self.sweep_averages)
@@ -90,6 +94,12 @@ class Sweeps:
     async def sweep_refills(self) -> None:
         """Launches what pools with an ``available_min`` lack."""
         await refill_pools(self._db)
+
+    async def sweep_healing(self) -> None:
+        """Moves seats away from dead machines, and mends what failed."""
+        limits = HealingLimits.of(self._settings.healing)
+        await rescue_seats(self._db, limits, heard_for_s=time.monotonic() - self._hearing_since)
+        await heal(self._db, limits)
 
     async def sweep_schedules(self) -> None:
         """Begins and stops classes by the clock."""
