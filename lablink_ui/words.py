@@ -12,6 +12,8 @@ from backend.states import (
     OperationStatus,
     PoolStatus,
     ProgressState,
+    RepairOutcome,
+    Rung,
     RunStatus,
     Severity,
     VmStatus,
@@ -59,6 +61,17 @@ RUN_WORDS: dict[RunStatus, tuple[str, str]] = {
     RunStatus.STOPPING: ("Being given back", "busy"),
     RunStatus.ENDED: ("Over", "idle"),
     RunStatus.MISSED: ("Missed", "bad"),
+}
+RUNG_WORDS: dict[Rung, str] = {
+    Rung.RESTART: "Restart of the workload",
+    Rung.REBOOT: "Reboot",
+    Rung.REPLACE: "Another machine in its place",
+}
+REPAIR_WORDS: dict[RepairOutcome | None, tuple[str, str]] = {
+    None: ("Under way", "busy"),
+    RepairOutcome.SUCCEEDED: ("Helped", "good"),
+    RepairOutcome.FAILED: ("Did not help", "bad"),
+    RepairOutcome.OVERTAKEN: ("Overtaken", "idle"),
 }
 KIND_WORDS: dict[OperationKind, str] = {
     OperationKind.LAUNCH: "Launch",

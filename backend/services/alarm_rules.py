@@ -145,7 +145,7 @@ async def see_stopped_healing(session: AsyncSession, at: datetime, limits: Alarm
     query = (
         select(HealingBreaker, Pool)
         .join(Pool, Pool.id == HealingBreaker.pool_id)
-        .where(HealingBreaker.opened_at.is_not(None))
+        .where(HealingBreaker.opened_at.is_not(None), Pool.status == PoolStatus.OPEN)
         .order_by(Pool.name)
     )
     remedy = "Their pages say what was tried. One is tried again from time to time; its success ends this by itself."

@@ -19,6 +19,7 @@ from lablink_ui.frame import admin_frame
 from lablink_ui.pages.events import COLUMNS, NO_EVENTS
 from lablink_ui.pages.machine_conditions import MachineConditions
 from lablink_ui.pages.machine_history import MachineHistory
+from lablink_ui.pages.machine_repairs import MachineRepairs
 from lablink_ui.pages.machine_seat import MachineSeat
 from lablink_ui.pages.machine_terminals import MachineTerminals
 from lablink_ui.pages.machines import VERBS, act_on
@@ -75,6 +76,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             chip = Chip(f"vm-{hostname}")
             notes = text("span", "", "sub said")
         conditions = MachineConditions()
+        repairs = MachineRepairs(visit, vm)
         with tag("div", "grid2"):
             with tag("section", "card pad", aria_label="Facts"):
                 tag("h2", "", "Facts")
@@ -115,12 +117,13 @@ async def _draw(visit: Visit, vm: VmView) -> None:
                 log.append([log_line(line, with_source=True) for line in lines])
 
         vm_reader, event_reader, log_reader = (Reader(read) for read in (read_vm, read_events, read_log))
+        repair_reader = Reader(repairs.read)
 
         def start(snapshot: Snapshot) -> None:
             show(snapshot.vms.get(vm.id, vm))
             terminals.show(snapshot)
             history.ask(now=True)
-            for reader in (event_reader, log_reader):
+            for reader in (event_reader, log_reader, repair_reader):
                 reader.ask()
 
         def change(snapshot: Snapshot, changes: ChangeSet) -> None:
@@ -131,8 +134,9 @@ async def _draw(visit: Visit, vm: VmView) -> None:
                     history.ask()
             if vm.id in changes.vms.removals:
                 vm_reader.ask()
-            if vm.id in changes.eventful_vms:
+            if vm.id in changes.eventful_vms or changes.touches("repairs", vm.id):
                 event_reader.ask()
+                repair_reader.ask()
                 history.ask(now=True)
             if vm.id in changes.logged_vms:
                 log_reader.ask()
