@@ -195,7 +195,7 @@ class Agent:
 
     def _restart(self) -> str:
         """Ends and begins the workload again; where there is none, only a reboot can change anything."""
-        if self._phase == "ready" and not self._config.image:
+        if self._phase == "ready" and not self._config.container:
             raise CommandFailed("this machine has no workload that could be restarted")
         if problem := self._prepare(self._store.find_token() or "", restart):
             raise CommandFailed(problem)

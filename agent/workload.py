@@ -48,13 +48,13 @@ def prepare(config: Config, emit: Emit, stopping: threading.Event, tell: Callabl
 
 
 def restart(config: Config, emit: Emit, stopping: threading.Event, tell: Callable[[Step], object]) -> None:
-    """Ends and begins the container, where there is one, and does then whatever is not done yet.
+    """Restarts the container, where there is one, and does then whatever is not done yet.
 
     Raises:
         PreparationFailed: as with ``prepare``.
     """
     preparation = Preparation(config, emit, stopping, tell)
-    preparation.end_container()
+    preparation.restart_container()
     preparation.run()
 
 
@@ -79,11 +79,10 @@ class Preparation:
         if config.startup_script and not self._has_run_in_this_boot():
             self._step("startup script", self._run_startup_script)
 
-    def end_container(self) -> None:
-        """Ends the container, if there is one."""
-        config = self._config
-        if config.image and config.container and find_container(config.container):
-            self._step("end of the container", self._stop_container)
+    def restart_container(self) -> None:
+        """Ends the container and starts it again, if there is one; one of another image is made anew after this."""
+        if self._config.container and find_container(self._config.container):
+            self._step("restart of the container", self._restart_container)
 
     @property
     def _workload(self) -> Path:
@@ -111,8 +110,8 @@ class Preparation:
         self._workload.mkdir(mode=0o755, exist_ok=True)
         self._docker("start of the container", *list_run_arguments(name, self._config.image or "", self._workload))
 
-    def _stop_container(self) -> None:
-        self._docker("end of the container", "stop", "--time", "10", self._config.container or "")
+    def _restart_container(self) -> None:
+        self._docker("restart of the container", "restart", "--time", "10", self._config.container or "")
 
     def _start_container(self) -> None:
         self._docker("start of the container", "start", self._config.container or "")

@@ -86,7 +86,7 @@ def begin_repair(session: AsyncSession, vm: Vm, step: Next, limits: HealingLimit
         deadline_at=at + limits.deadline_of(step.rung),
     )
     session.add(repair)
-    message = f"Healing of {vm.hostname}: {step.rung}" + (f", since {vm.reason}" if vm.reason else "")
+    message = f"Healing of {vm.hostname} by {step.rung}" + (f": {vm.reason}" if vm.reason else "")
     record_event(session, "vm.repair", message, actor=RULE, at=at, pool_id=vm.pool_id, vm_id=vm.id)
     return repair
 

@@ -7,6 +7,7 @@ from backend.services.healing_outlook import Outlook, find_outlook
 from backend.services.repairs import RepairView, list_repairs
 from backend.services.views import VmView
 from lablink_ui.components import Moment
+from lablink_ui.components.seat_parts import UntilEnd
 from lablink_ui.parts import tag
 from lablink_ui.visits import Visit
 from lablink_ui.words import REPAIR_WORDS, RUNG_WORDS, sentence
@@ -42,7 +43,9 @@ def _draw_outlook(outlook: Outlook) -> None:
     with tag("li", "", data_testid="vm-repair-next"), tag("div", "what"), tag("span", "sub details"):
         tag("span", "", outlook.sentence)
         if outlook.at:
-            Moment().show(outlook.at)
+            with tag("span"):
+                tag("span", "", "in ")
+                UntilEnd().show(outlook.at)
 
 
 def _draw(repair: RepairView) -> None:
@@ -59,5 +62,8 @@ def _draw(repair: RepairView) -> None:
                     tag("span", "", "begun ")
                     Moment().show(repair.began_at)
                 with tag("span"):
-                    tag("span", "", "ended " if repair.ended_at else "until at most ")
-                    Moment().show(repair.ended_at or repair.deadline_at)
+                    tag("span", "", "ended " if repair.ended_at else "has at most another ")
+                    if repair.ended_at:
+                        Moment().show(repair.ended_at)
+                    else:
+                        UntilEnd().show(repair.deadline_at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backend.live.changes import ChangeSet
 from backend.services.healing_breakers import BreakerView, close_breaker, find_breaker
 from backend.services.views import PoolView
-from lablink_ui.components import Moment
+from lablink_ui.components.seat_parts import UntilEnd
 from lablink_ui.parts import button, tag, text
 from lablink_ui.visits import Reader, Visit, attempt
 from lablink_ui.words import sentence
@@ -20,8 +20,8 @@ class HealingPart:
             tag("h2", "", "Healing stopped")
             self._why = text("p", "", "note warn")
             with tag("p", "sub"):
-                tag("span", "", "Too many attempts failed alike. One machine is tried again ")
-                self._trial = Moment()
+                tag("span", "", "Too many attempts failed alike. One machine is tried again in ")
+                self._trial = UntilEnd()
                 tag("span", "", "; if that works, healing goes on by itself.")
             if visit.may_operate:
                 button("Mend again now", lambda: attempt(self._close), classes="small start", testid="healing-close")

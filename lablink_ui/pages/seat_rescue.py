@@ -11,14 +11,15 @@ from backend.services.rescues import let_machine_go
 from backend.services.views import VmView
 from backend.states import HOLDING_CLAIM, OPEN_CLAIM
 from lablink_ui.components import Moment
+from lablink_ui.components.seat_parts import UntilEnd
 from lablink_ui.pages.seat_cards import SeatNow, SeatVisit
 from lablink_ui.parts import button, tag, text
 from lablink_ui.visits import attempt
 
 _SILENT = "Your machine does not answer, since"
 _MOVES = (
-    "It may only be cut off: what you see of it may go on. If it stays silent, your seat moves to another machine by "
-    "itself, with this page and your key; what is on this one is kept. That is due"
+    "It may only be cut off, and go on for you. If it stays silent, your seat moves to another machine by "
+    "itself, with this page and your key; what is on this one is kept. Until then:"
 )
 _LEFT = "{former} stopped answering. You keep seat, page and key: {then}. What was on {former} stays there."
 _QUESTION = "What is on it is removed for good, and the machine is wiped or destroyed."
@@ -39,7 +40,7 @@ class RescueCard:
                 tag("span", "", f"{_SILENT} ")
                 self._since = Moment()
                 tag("span", "", f". {_MOVES} ")
-                self._moves = Moment()
+                self._moves = UntilEnd()
                 tag("span", "", ".")
             with tag("div", "row") as self._ask_row:
                 tag("p", "sub said", "Do you need something of it? Then ask your organiser. Else say so:")
