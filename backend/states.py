@@ -132,7 +132,7 @@ class FindingKind(StrEnum):
 class Mend(StrEnum):
     """What one button does about a finding."""
 
-    MARK_FAILED = "mark-failed"  # the VM fails; a seat on it ends; then it can be destroyed
+    MARK_FAILED = "mark-failed"  # the VM fails; a seat on it moves on; it is replaced, or can be destroyed
     ADOPT = "adopt"  # a row is made, quarantined: nobody gets it before somebody looked
     DESTROY = "destroy"  # the machine is taken away for good
     START = "start"  # it is switched on

@@ -84,48 +84,49 @@ async def _rescue(db: Database, vm_id: int) -> bool:
             return False
         pool = await session.get_one(Pool, vm.pool_id)
         claims = await list_held(session, [vm.id])
-        other = await find_free_vm(session, vm.pool_id)
-        if not claims or (other is None and pool.status != PoolStatus.OPEN):
-            # In a closed pool there is no line to wait in: better a machine that may come back.
-            return False
-        (claim,) = claims
         since = f"{vm.unreachable_since:%H:%M} UTC"
-        await _leave(session, claim, vm, db.now(), since)
-        if other is not None:
-            why = f"{vm.hostname} has not answered since {since}; moved to {other.hostname}"
-            seat_at(session, claim, other, actor=RULE, at=db.now(), why=why)
-        else:
-            why = f"{vm.hostname} has not answered since {since}; the next machine that comes free is given to you"
-            move_claim(session, claim, ClaimStatus.WAITING, actor=RULE, at=db.now(), reason=why)
-            claim.vm_id = claim.ends_at = None
-        message = f"The seat of {claim.email} was rescued: {why}"
-        record_event(
-            session,
-            "claim.rescued",
-            message,
-            actor=RULE,
-            at=db.now(),
-            pool_id=pool.id,
-            vm_id=vm.id,
-            claim_id=claim.id,
-        )
+        what = f"{vm.hostname} has not answered since {since}"
+        if not claims or not await move_on(session, pool, claims[0], vm, what=what, actor=RULE, at=db.now()):
+            return False
+        vm.facts = {**vm.facts, KEPT_FOR: claims[0].id}
+        why = f"silent since {since} under a seat, which moved on; kept as it is, since it may hold that person's work"
+        move_vm(session, vm, VmStatus.QUARANTINED, actor=RULE, at=db.now(), reason=why, claim_id=claims[0].id)
         await session.flush()
-        if other is None:
-            await serve_line(session, pool.id, at=db.now())
+        await serve_line(session, pool.id, at=db.now())
         return True
 
 
-async def _leave(session: AsyncSession, claim: Claim, vm: Vm, at: datetime, since: str) -> None:
-    """Takes a seat off a machine and leaves the machine as it is."""
-    await end_terminals_of_claim(session, claim, actor=RULE, at=at)
+async def move_on(
+    session: AsyncSession, pool: Pool, claim: Claim, vm: Vm, *, what: str, actor: Actor, at: datetime
+) -> bool:
+    """Takes a locked seat off its locked machine, which is left as it is: to a free one, or to the front of the line.
+
+    ``what`` happened, for the history. False, and nothing is changed, in a closed pool without a free machine: there is
+    no line to wait in, and this one may come back.
+    """
+    other = await find_free_vm(session, pool.id)
+    if other is None and pool.status != PoolStatus.OPEN:
+        return False
+    await _leave(session, claim, vm, actor, at)
+    if other is not None:
+        why = f"{what}; moved to {other.hostname}"
+        seat_at(session, claim, other, actor=actor, at=at, why=why)
+    else:
+        why = f"{what}; the next machine that comes free is given to you"
+        move_claim(session, claim, ClaimStatus.WAITING, actor=actor, at=at, reason=why)
+        claim.vm_id = claim.ends_at = None
+    message, kind = f"The seat of {claim.email} was rescued: {why}", "claim.rescued"
+    record_event(session, kind, message, actor=actor, at=at, pool_id=pool.id, vm_id=vm.id, claim_id=claim.id)
+    return True
+
+
+async def _leave(session: AsyncSession, claim: Claim, vm: Vm, actor: Actor, at: datetime) -> None:
+    await end_terminals_of_claim(session, claim, actor=actor, at=at)
     own = (Command.claim_id == claim.id, Command.vm_id == vm.id, Command.status.in_(OPEN_COMMAND))
     for command in await session.scalars(select(Command).where(*own).with_for_update()):
         command.status, command.finished_at, command.detail = CommandStatus.EXPIRED, at, "the seat moved on"
     claim.crd_status = claim.crd_detail = claim.crd_link = claim.crd_pin = None
     vm.email = vm.crd_command = None
-    vm.facts = {**vm.facts, KEPT_FOR: claim.id}
-    why = f"silent since {since} under a seat, which moved on; kept as it is, since it may hold that person's work"
-    move_vm(session, vm, VmStatus.QUARANTINED, actor=RULE, at=at, reason=why, claim_id=claim.id)
 
 
 def _let_go(session: AsyncSession, vm: Vm, *, actor: Actor, at: datetime, why: str) -> None:
