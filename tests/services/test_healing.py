@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -16,6 +18,8 @@ from backend.services.events import list_events
 from backend.services.healing import heal
 from backend.services.healing_breakers import close_breaker, find_breaker
 from backend.services.healing_limits import HealingLimits
+from backend.services.healing_marks import REPLACE_ONLY
+from backend.services.healing_outlook import find_outlook
 from backend.services.holders import Holder
 from backend.services.operations import list_operations, request_cancel, request_launch
 from backend.services.pools import get_pool
@@ -43,6 +47,9 @@ LIMITS = HealingLimits(
 
 _OPEN = text("SELECT count(*) FROM repairs WHERE ended_at IS NULL")
 _QUARANTINE = text("UPDATE vms SET status = 'quarantined' WHERE hostname = 'lab-001'")
+_CANNOT_BE_CLEANED = text(f"""
+UPDATE vms SET status = 'failed', status_changed_at = now(), reason = 'could not be cleaned',
+    facts = facts || '{{"{REPLACE_ONLY}": true}}' WHERE hostname = 'lab-001'""")
 
 
 @pytest.fixture
@@ -338,3 +345,27 @@ async def test_of_a_launch_that_healing_asked_for_nothing_half_made_is_left(db: 
     world.launches_fail = False
     await world.pass_time(400)
     assert len(await world.vms()) == 1
+
+
+async def test_a_machine_that_must_go_is_replaced_at_once_and_its_page_says_what_comes_next(
+    db: Database, world: World
+) -> None:
+    await world.open_pool(3, max=4)
+    async with db.transaction() as session:
+        await session.execute(_CANNOT_BE_CLEANED)
+    vm = await get_vm(db, "lab-001")
+    outlook = await find_outlook(db, vm.id, LIMITS)
+    assert outlook is not None
+    assert (outlook.sentence, outlook.at) == (
+        "Next is another machine in its place",
+        vm.status_changed_at + timedelta(seconds=LIMITS.after_s),
+    )
+    off = await find_outlook(db, vm.id, replace(LIMITS, at_once=0))
+    assert off is not None
+    assert off.sentence == "Nothing more is tried by itself in this pool."
+    await world.pass_time(60)
+    assert await rungs(db, "lab-001") == [(Rung.REPLACE, None)]
+    assert await find_outlook(db, vm.id, LIMITS) is None
+    await world.pass_time(120)
+    assert await rungs(db, "lab-001") == [(Rung.REPLACE, RepairOutcome.SUCCEEDED)]
+    assert names(await world.vms(VmStatus.AVAILABLE)) == {"lab-002", "lab-003", "lab-004"}
