@@ -286,7 +286,8 @@ VM_MOVES: Mapping[VmStatus, frozenset[VmStatus]] = {
     # Quarantined: its seat moved on without it, and what is on it is kept.
     _V.IN_USE: frozenset({_V.CLEANING, _V.QUARANTINED, _V.FAILED, _V.DESTROYING}),
     _V.CLEANING: frozenset({_V.AVAILABLE, _V.BOOTING, _V.QUARANTINED, _V.FAILED, _V.DESTROYING}),
-    _V.QUARANTINED: frozenset({_V.BOOTING, _V.FAILED, _V.DESTROYING}),
+    # In use: it answers again, and the seat that left it has no other machine yet.
+    _V.QUARANTINED: frozenset({_V.BOOTING, _V.IN_USE, _V.FAILED, _V.DESTROYING}),
     _V.FAILED: frozenset({_V.PROVISIONING, _V.BOOTING, _V.QUARANTINED, _V.DESTROYING}),
     _V.DESTROYING: frozenset({_V.DESTROYED, _V.FAILED}),
     _V.DESTROYED: frozenset(),

@@ -23,7 +23,7 @@ from backend.services.moves import move_claim, move_vm, record_event
 from backend.services.seating import find_free_vm
 from backend.services.sessions import list_held, seat_at, serve_line
 from backend.services.terminal_ends import end_terminals_of_claim
-from backend.states import OPEN_CLAIM, OPEN_COMMAND, ClaimStatus, CommandStatus, PoolStatus, VmStatus
+from backend.states import OPEN_CLAIM, OPEN_COMMAND, ClaimStatus, CommandStatus, Health, PoolStatus, VmStatus
 
 RULE = Actor.rule("rescue")
 
@@ -45,6 +45,20 @@ async def rescue_seats(db: Database, limits: HealingLimits, *, heard_for_s: floa
         if grace_s and db.now() - began > timedelta(seconds=grace_s):
             rescued += await _rescue(db, vm_id)
     return rescued
+
+
+async def bring_back_seats(db: Database) -> int:
+    """Seats that left a machine and wait in line for another are back at theirs once it answers. Returns how many."""
+    answers = (Vm.unreachable_since.is_(None), Vm.health != Health.UNHEALTHY)
+    kept = (
+        select(Vm.id, Claim.id)
+        .join(Claim, Claim.id == Vm.facts[KEPT_FOR].as_integer())
+        .where(Vm.status == VmStatus.QUARANTINED, *answers, Claim.status == ClaimStatus.WAITING)
+        .order_by(Vm.id)
+    )
+    async with db.transaction() as session:
+        rows = (await session.execute(kept)).all()
+    return sum([await _bring_back(db, vm_id, claim_id) for vm_id, claim_id in rows])
 
 
 async def let_machine_go(db: Database, claim_id: int, holder: Holder) -> None:
@@ -93,6 +107,22 @@ async def _rescue(db: Database, vm_id: int) -> bool:
         move_vm(session, vm, VmStatus.QUARANTINED, actor=RULE, at=db.now(), reason=why, claim_id=claims[0].id)
         await session.flush()
         await serve_line(session, pool.id, at=db.now())
+        return True
+
+
+async def _bring_back(db: Database, vm_id: int, claim_id: int) -> bool:
+    async with db.transaction() as session:
+        vm = await session.get_one(Vm, vm_id, with_for_update=True)
+        claim = await session.get_one(Claim, claim_id, with_for_update=True)
+        is_kept = vm.status == VmStatus.QUARANTINED and vm.facts.get(KEPT_FOR) == claim_id
+        if not is_kept or vm.unreachable_since is not None or claim.status != ClaimStatus.WAITING:
+            return False
+        pool = await session.get_one(Pool, vm.pool_id)
+        vm.facts = {key: value for key, value in vm.facts.items() if key != KEPT_FOR}
+        seat_at(session, claim, vm, actor=RULE, at=db.now(), why=f"{vm.hostname} answers again")
+        claim.last_active_at, claim.warned_at, claim.warned_again_at = db.now(), None, None
+        if pool.claim_duration_s is not None:
+            claim.ends_at = db.now() + timedelta(seconds=pool.claim_duration_s)
         return True
 
 

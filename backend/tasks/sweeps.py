@@ -16,7 +16,7 @@ from backend.services.healing import heal
 from backend.services.healing_limits import HealingLimits
 from backend.services.history import average_samples
 from backend.services.refills import refill_pools
-from backend.services.rescues import rescue_seats
+from backend.services.rescues import bring_back_seats, rescue_seats
 from backend.services.retention import remove_old
 from backend.services.runs import recover_runs, retry_stalled_jobs
 from backend.services.schedule_runs import keep_schedules
@@ -99,6 +99,7 @@ class Sweeps:
         """Moves seats away from dead machines, and mends what failed."""
         limits = HealingLimits.of(self._settings.healing)
         await rescue_seats(self._db, limits, heard_for_s=time.monotonic() - self._hearing_since)
+        await bring_back_seats(self._db)
         await heal(self._db, limits)
 
     async def sweep_schedules(self) -> None:

@@ -14,7 +14,7 @@ from backend.services.healing_limits import HealingLimits
 from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 from backend.services.operations import list_operations, request_launch
 from backend.services.pools import PoolSpec, create_pool
-from backend.services.rescues import rescue_seats
+from backend.services.rescues import bring_back_seats, rescue_seats
 from backend.services.runs import begin_run, finish_run
 from backend.services.views import VmView
 from backend.services.vms import fail_overdue_vms, list_vms, record_silence
@@ -78,6 +78,7 @@ class World:
         await record_silence(self.db, after_s=SILENT_S)
         await fail_overdue_vms(self.db)
         await rescue_seats(self.db, self.limits)
+        await bring_back_seats(self.db)
         await heal(self.db, self.limits)
 
     async def _carry_out(self, operation_id: int, kind: OperationKind) -> None:

@@ -241,6 +241,23 @@ async def test_a_machine_that_answers_again_within_its_grace_keeps_its_seat(db: 
     assert (await get_claim(db, claim.id)).hostname == "lab-001"
 
 
+async def test_who_waits_for_another_machine_is_back_at_their_own_once_it_answers(db: Database, world: World) -> None:
+    await world.open_pool(1)
+    claim = (await request_claim(db, "lab", "ada@lab.org", owner_hash=b"1")).claim
+    await obey(db, claim.vm_id or 0)
+    world.dead = {"lab-001"}
+    await world.pass_time(LIMITS.seat_grace_s + 120)
+    assert (await get_claim(db, claim.id)).status == ClaimStatus.WAITING
+    world.dead = set()
+    await world.pass_time(60)
+    back = await get_claim(db, claim.id)
+    assert (back.hostname, back.status) == ("lab-001", ClaimStatus.PREPARING)
+    # Nothing was removed: its session is ensured, not ended.
+    assert await obey(db, back.vm_id or 0) == ["prepare_session"]
+    vm = await get_vm(db, "lab-001")
+    assert (vm.status, vm.kept_for, vm.email) == (VmStatus.IN_USE, None, "ada@lab.org")
+
+
 async def test_silence_before_we_listened_ourselves_moves_nobody(db: Database, world: World) -> None:
     await world.open_pool(2)
     claim = (await request_claim(db, "lab", "ada@lab.org", owner_hash=b"1")).claim
@@ -296,7 +313,7 @@ async def test_a_refill_that_came_first_stands_in_for_the_machine_that_failed(db
 async def test_a_machine_that_joined_is_rebooted_a_few_times_and_never_destroyed(db: Database, world: World) -> None:
     await make_machines(db, 1)
     world.dead = {"lab-m0"}
-    await world.pass_time(10_000, step_s=250)
+    await world.pass_time(3_000, step_s=200)
     assert await status_of(db, "lab-m0") == VmStatus.FAILED
     assert await rungs(db, "lab-m0") == [(Rung.REBOOT, RepairOutcome.FAILED)] * 3
     # An admin's own repair is not in anybody's way.
@@ -333,6 +350,8 @@ async def test_an_admin_closes_the_breaker_and_what_failed_before_counts_no_more
     await close_breaker(db, "lab", actor=ADMIN)
     for _ in range(16):
         await world.pass_time(60)
+        if len(await world.vms(VmStatus.AVAILABLE)) == 8:
+            break
     assert len(await world.vms(VmStatus.AVAILABLE)) == 8
 
 
