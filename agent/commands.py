@@ -12,7 +12,7 @@ from agent.session import SessionError, find_session, prepare_session
 from agent.store import Store
 from agent.terminals import TerminalError, Terminals
 
-PREPARE_SESSION, REBOOT, STOP = "prepare_session", "reboot", "stop"
+PREPARE_SESSION, REBOOT, RESTART, STOP = "prepare_session", "reboot", "restart", "stop"
 REBOOT_DEADLINE_S = 60.0
 
 logger = logging.getLogger("lablink.agent")

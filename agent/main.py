@@ -17,7 +17,16 @@ from urllib.parse import urlsplit
 from agent import __version__
 from agent.cleaning import Cleaning
 from agent.client import Backoff, Client, Refused, ServerAway
-from agent.commands import PREPARE_SESSION, REBOOT, STOP, CommandFailed, claim_id_of, execute, reboot_machine
+from agent.commands import (
+    PREPARE_SESSION,
+    REBOOT,
+    RESTART,
+    STOP,
+    CommandFailed,
+    claim_id_of,
+    execute,
+    reboot_machine,
+)
 from agent.config import Config, parse
 from agent.container import DockerAway
 from agent.crd import END_SESSION, START_CRD, Crd
@@ -32,7 +41,7 @@ from agent.program import BrokenOff
 from agent.spot import SpotWatch
 from agent.store import Store
 from agent.terminals import Terminals
-from agent.workload import PreparationFailed, prepare
+from agent.workload import PreparationFailed, prepare, restart
 
 POLL_S, ERRAND_PAUSE_S, SHIP_S = 25, 0.5, 0.4
 # At the end: for the preparation to be broken off, and for each of the last things said.
@@ -101,6 +110,8 @@ class Agent:
         self._interval_s = 20.0
         self._phase = "starting"
         self._problem: str | None = None
+        # The workload is worked on by one at a time.
+        self._preparing = threading.Lock()
         self._exit_status = 0
 
     def run(self) -> int:
@@ -178,23 +189,34 @@ class Agent:
             return fresh
         raise Refused(UNAUTHORIZED, "there is no token: set LABLINK_ENROLMENT_TOKEN or --enrolment-token-file")
 
-    def _prepare(self, token: str) -> None:
-        self._set_phase("preparing")
-        client = Client(self._config.server_url, token)
-        try:
-            config = self._config
-            if config.asks_server:
-                config = ask_what_to_prepare(config, self._store, client, self._stopping)
-                self._logs.secrets.update(filter(None, _secrets_of(config)))
-            prepare(config, self._logs.add, self._stopping, lambda step: tell_step(client, step, self._logs.redacted))
-        except PreparationFailed as exc:
-            if self._stopping.is_set():
-                return
-            logger.error("%s", exc)
-            self._problem = str(exc)
-            self._beat_now.set()
-            return
-        self._set_phase("ready")
+    def _prepare(self, token: str, work: Callable[..., None] = prepare) -> str | None:
+        """Prepares the machine, by ``work``. Returns what kept it from being ready, if anything did."""
+        with self._preparing:
+            self._problem = None
+            self._set_phase("preparing")
+            client = Client(self._config.server_url, token)
+            try:
+                config = self._config
+                if config.asks_server:
+                    config = ask_what_to_prepare(config, self._store, client, self._stopping)
+                    self._logs.secrets.update(filter(None, _secrets_of(config)))
+                work(config, self._logs.add, self._stopping, lambda step: tell_step(client, step, self._logs.redacted))
+            except PreparationFailed as exc:
+                if not self._stopping.is_set():
+                    logger.error("%s", exc)
+                    self._problem = str(exc)
+                    self._beat_now.set()
+                return str(exc)
+            self._set_phase("ready")
+            return None
+
+    def _restart(self) -> str:
+        """Ends and begins the workload again; where there is none, only a reboot can change anything."""
+        if self._phase == "ready" and not self._config.container:
+            raise CommandFailed("this machine has no workload that could be restarted")
+        if problem := self._prepare(self._store.find_token() or "", restart):
+            raise CommandFailed(problem)
+        return "the workload was restarted"
 
     def _logs_of_others(self) -> list[Callable[[], None]]:
         config, works = self._config, []
@@ -284,7 +306,7 @@ class Agent:
         if kind == STOP and self._errands.are_underway(END_SESSION):
             # A machine that leaves leaves clean; it is told again.
             return None
-        if kind not in {START_CRD, END_SESSION} or self._store.find_result(command_id) is not None:
+        if kind not in {START_CRD, END_SESSION, RESTART} or self._store.find_result(command_id) is not None:
             return self._obey(client, command_id, kind, payload)
         self._errands.begin(command_id, kind, lambda: self._run_errand(command_id, kind, payload))
         return None
@@ -293,6 +315,8 @@ class Agent:
         # A result that is not heard now is told at the next delivery.
         with contextlib.suppress(ServerAway):
             self._obey(Client(self._config.server_url, self._store.find_token() or ""), command_id, kind, payload)
+        # Only after a restart is what a beat says of the machine believed again.
+        self._beat_now.set()
 
     def _execute(
         self, client: Client, command_id: int, kind: str, payload: dict[str, object]
@@ -307,6 +331,8 @@ class Agent:
         try:
             if kind == START_CRD:
                 return "Chrome Remote Desktop is ready", self._crd.start(payload, tell)
+            if kind == RESTART:
+                return self._restart(), {}
             if kind == END_SESSION:
                 with self._crd.ended(payload):
                     verified = self._cleaning.run(payload, client, tell)

@@ -56,6 +56,17 @@ def reset(config: Config, emit: Emit, stopping: threading.Event, tell: Callable[
     Preparation(config, emit, stopping, tell).reset()
 
 
+def restart(config: Config, emit: Emit, stopping: threading.Event, tell: Callable[[Step], object]) -> None:
+    """Restarts the container, where there is one, and does then whatever is not done yet.
+
+    Raises:
+        PreparationFailed: as with ``prepare``.
+    """
+    preparation = Preparation(config, emit, stopping, tell)
+    preparation.restart_container()
+    preparation.run()
+
+
 class Preparation:
     """One preparation of one machine."""
 
@@ -88,6 +99,11 @@ class Preparation:
             raise PreparationFailed(f"the repository's directory could not be removed: {exc}") from exc
         self.run()
 
+    def restart_container(self) -> None:
+        """Ends the container and starts it again, if there is one; one of another image is made anew after this."""
+        if self._config.container and find_container(self._config.container):
+            self._step("restart of the container", self._restart_container)
+
     @property
     def _workload(self) -> Path:
         return self._config.home / "workload"
@@ -113,6 +129,9 @@ class Preparation:
             self._docker("removal of the former container", "rm", "--force", name)
         self._workload.mkdir(mode=0o755, exist_ok=True)
         self._docker("start of the container", *list_run_arguments(name, self._config.image or "", self._workload))
+
+    def _restart_container(self) -> None:
+        self._docker("restart of the container", "restart", "--time", "10", self._config.container or "")
 
     def _start_container(self) -> None:
         self._docker("start of the container", "start", self._config.container or "")

@@ -109,6 +109,35 @@ class HealthSettings:
 
 
 @dataclass
+class HealingSettings:
+    """How machines are mended by themselves. A pool may have figures of its own, under the same names."""
+
+    restart_s: float = _key(120.0, "Seconds for a restart of the workload to help; 0: not tried", low=0, high=7_200)
+    reboot_s: float = _key(600.0, "Seconds for a reboot to help; 0: not tried", low=0, high=7_200)
+    replace_s: float = _key(
+        1_800.0, "Seconds for a new machine in place of it to be ready; 0: none is launched", low=0, high=86_400
+    )
+    after_s: float = _key(30.0, "Seconds a machine is failed before it is mended: it may come back", low=0, high=86_400)
+    seat_grace_s: float = _key(
+        900.0, "Seconds a machine with a seat may be silent before the seat moves; 0: never", low=0, high=604_800
+    )
+    at_once: float = _key(10.0, "Machines of a pool that are mended at once; 0: none", low=0, high=1_000)
+    per_hour: float = _key(60.0, "Attempts in a pool within an hour", low=0, high=100_000)
+    pause_s: float = _key(
+        30.0, "Seconds between two attempts on one machine; doubled each time its last rung fails", low=0, high=86_400
+    )
+    memory_s: float = _key(
+        3_600.0, "Seconds for which a mended machine that fails again goes on up the ladder", low=0, high=604_800
+    )
+    breaker_failures: float = _key(
+        5.0, "Last rungs that fail alike, without a success, and healing stops", low=1, high=1_000
+    )
+    breaker_s: float = _key(
+        600.0, "Seconds until one machine is tried again then; doubled each time it fails", low=1, high=86_400
+    )
+
+
+@dataclass
 class AwsPoolSettings:
     """What a pool on AWS is made of."""
 
@@ -336,6 +365,7 @@ class Keys:
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
+    healing: HealingSettings = field(default_factory=HealingSettings)
     pool: PoolsSettings = field(default_factory=PoolsSettings)
     terraform: TerraformSettings = field(default_factory=TerraformSettings)
     aws: AwsSettings = field(default_factory=AwsSettings)

@@ -69,6 +69,7 @@ class CommandKind(StrEnum):
     PREPARE_SESSION = "prepare_session"  # make the researcher's session
     END_SESSION = "end_session"  # remove it, verified
     REBOOT = "reboot"  # boot again (machines that Terraform does not own)
+    RESTART = "restart"  # end and begin the workload again, on the machine as it runs
     STOP = "stop"  # end the agent for good (a joined machine leaves)
     OPEN_TERMINAL = "open_terminal"  # start a shell in the session and dial in with it
     START_CRD = "start_crd"  # register Chrome Remote Desktop for the session
@@ -131,7 +132,7 @@ class FindingKind(StrEnum):
 class Mend(StrEnum):
     """What one button does about a finding."""
 
-    MARK_FAILED = "mark-failed"  # the VM fails; a seat on it ends; then it can be destroyed
+    MARK_FAILED = "mark-failed"  # the VM fails; a seat on it moves on; it is replaced, or can be destroyed
     ADOPT = "adopt"  # a row is made, quarantined: nobody gets it before somebody looked
     DESTROY = "destroy"  # the machine is taken away for good
     START = "start"  # it is switched on
@@ -165,6 +166,7 @@ class AlarmKind(StrEnum):
     LINE = "line"  # too many people wait for a machine, or one of them for too long
     OPERATION_FAILED = "operation-failed"  # a Terraform run failed, and none after it has done better
     BUDGET = "budget"  # a good part of a pool's budget is spent, or all of it
+    HEALING = "healing"  # attempts to mend the machines of a pool fail alike, and were stopped
     SERVER = "server"  # a server process is unwell: slow, deaf, or short of disk
 
 
@@ -189,6 +191,30 @@ class DeliveryStatus(StrEnum):
     QUEUED = "queued"  # to be sent, or to be tried again
     SENT = "sent"  # taken by the other side
     GIVEN_UP = "given-up"  # not taken for a day
+
+
+class Rung(StrEnum):
+    """How a machine is mended, the mildest first."""
+
+    RESTART = "restart"  # its agent ends and begins the workload again
+    REBOOT = "reboot"  # it boots again, and keeps what it holds
+    REPLACE = "replace"  # it is destroyed, and another one launched in its place
+
+
+class RepairOutcome(StrEnum):
+    """How an attempt to mend a machine ended."""
+
+    SUCCEEDED = "succeeded"  # the machine, or the one in its place, is fit for use
+    FAILED = "failed"  # it is not; the reason says why
+    OVERTAKEN = "overtaken"  # somebody or something else decided what becomes of the machine
+
+
+class RepairFault(StrEnum):
+    """In which way an attempt failed: those that fail in the same way are alike."""
+
+    NOT_MADE = "not-made"  # the launch of the new machine failed
+    NOT_WELL = "not-well"  # the machine, or the one in its place, is not fit for use
+    NOT_DESTROYED = "not-destroyed"  # the machine could not be taken away
 
 
 class Phase(StrEnum):
@@ -257,9 +283,11 @@ VM_MOVES: Mapping[VmStatus, frozenset[VmStatus]] = {
     _V.PROVISIONING: frozenset({_V.BOOTING, _V.FAILED, _V.DESTROYING}),
     _V.BOOTING: frozenset({_V.AVAILABLE, _V.FAILED, _V.DESTROYING}),
     _V.AVAILABLE: frozenset({_V.IN_USE, _V.BOOTING, _V.QUARANTINED, _V.FAILED, _V.DESTROYING}),
-    _V.IN_USE: frozenset({_V.CLEANING, _V.FAILED, _V.DESTROYING}),
+    # Quarantined: its seat moved on without it, and what is on it is kept.
+    _V.IN_USE: frozenset({_V.CLEANING, _V.QUARANTINED, _V.FAILED, _V.DESTROYING}),
     _V.CLEANING: frozenset({_V.AVAILABLE, _V.BOOTING, _V.QUARANTINED, _V.FAILED, _V.DESTROYING}),
-    _V.QUARANTINED: frozenset({_V.BOOTING, _V.FAILED, _V.DESTROYING}),
+    # In use: it answers again, and the seat that left it has no other machine yet.
+    _V.QUARANTINED: frozenset({_V.BOOTING, _V.IN_USE, _V.FAILED, _V.DESTROYING}),
     _V.FAILED: frozenset({_V.PROVISIONING, _V.BOOTING, _V.QUARANTINED, _V.DESTROYING}),
     _V.DESTROYING: frozenset({_V.DESTROYED, _V.FAILED}),
     _V.DESTROYED: frozenset(),
@@ -268,8 +296,8 @@ VM_MOVES: Mapping[VmStatus, frozenset[VmStatus]] = {
 CLAIM_MOVES: Mapping[ClaimStatus, frozenset[ClaimStatus]] = {
     _C.WAITING: frozenset({_C.PREPARING, _C.RELEASED, _C.FAILED, _C.EXPIRED}),
     _C.PREPARING: frozenset({_C.ACTIVE, _C.WAITING, _C.RELEASED, _C.FAILED, _C.EXPIRED}),
-    # Back to preparing: the seat moved to another machine.
-    _C.ACTIVE: frozenset({_C.PREPARING, _C.RELEASED, _C.FAILED, _C.EXPIRED}),
+    # Back to preparing: the seat moved to another machine; to waiting: its machine died, and none is free.
+    _C.ACTIVE: frozenset({_C.PREPARING, _C.WAITING, _C.RELEASED, _C.FAILED, _C.EXPIRED}),
     _C.RELEASED: frozenset(),
     _C.FAILED: frozenset(),
     _C.EXPIRED: frozenset(),

@@ -18,7 +18,7 @@ WORDS: dict[Mend, str] = {
     Mend.REBUILD: "Rebuild state",
 }
 _ASKED: dict[Mend, str] = {
-    Mend.MARK_FAILED: "A seat on it ends, and it can be destroyed then. A fresh look makes sure that it is gone.",
+    Mend.MARK_FAILED: "A seat on it moves on, and another takes its place. A fresh look makes sure that it is gone.",
     Mend.ADOPT: "It gets a place in its pool, quarantined: nobody is given it before you have looked at it.",
     Mend.DESTROY: "The machine and its disk are taken away for good, with whatever somebody left on them.",
     Mend.REBUILD: "An operation makes Terraform's state say what exists. No machine is touched.",

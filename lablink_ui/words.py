@@ -12,6 +12,8 @@ from backend.states import (
     OperationStatus,
     PoolStatus,
     ProgressState,
+    RepairOutcome,
+    Rung,
     RunStatus,
     Severity,
     VmStatus,
@@ -60,6 +62,17 @@ RUN_WORDS: dict[RunStatus, tuple[str, str]] = {
     RunStatus.ENDED: ("Over", "idle"),
     RunStatus.MISSED: ("Missed", "bad"),
 }
+RUNG_WORDS: dict[Rung, str] = {
+    Rung.RESTART: "Restart of the workload",
+    Rung.REBOOT: "Reboot",
+    Rung.REPLACE: "Another machine in its place",
+}
+REPAIR_WORDS: dict[RepairOutcome | None, tuple[str, str]] = {
+    None: ("Under way", "busy"),
+    RepairOutcome.SUCCEEDED: ("Helped", "good"),
+    RepairOutcome.FAILED: ("Did not help", "bad"),
+    RepairOutcome.OVERTAKEN: ("Overtaken", "idle"),
+}
 KIND_WORDS: dict[OperationKind, str] = {
     OperationKind.LAUNCH: "Launch",
     OperationKind.DESTROY: "Destroy",
@@ -89,6 +102,7 @@ ALARM_WORDS: dict[AlarmKind, str] = {
     AlarmKind.LINE: "Line",
     AlarmKind.OPERATION_FAILED: "Operation failed",
     AlarmKind.BUDGET: "Budget",
+    AlarmKind.HEALING: "Healing stopped",
     AlarmKind.SERVER: "Server",
 }
 CHECK_WORDS: dict[CheckStatus, tuple[str, str]] = {

@@ -43,6 +43,8 @@ _NOT_HELD = (
     "schedules",
     "schedule_runs",
     "budgets",
+    "repairs",
+    "healing_breakers",
 )
 
 Subscriber = Callable[[ChangeSet], None]

@@ -13,6 +13,7 @@ from backend.models.heartbeat import HealthAverage, HealthSample, LatestHeartbea
 from backend.models.operation import Operation, OperationLog, OperationVm
 from backend.models.pool import Pool
 from backend.models.price import Price
+from backend.models.repair import HealingBreaker, Repair
 from backend.models.schedule import Schedule, ScheduleRun
 from backend.models.seat_browser import SeatBrowser
 from backend.models.terminal import Terminal, TerminalWatch
@@ -32,6 +33,7 @@ __all__ = [
     "Enrolment",
     "Event",
     "Finding",
+    "HealingBreaker",
     "HealthAverage",
     "HealthSample",
     "Invite",
@@ -43,6 +45,7 @@ __all__ = [
     "OperationVm",
     "Pool",
     "Price",
+    "Repair",
     "RosterEntry",
     "Schedule",
     "ScheduleRun",

@@ -53,6 +53,8 @@ class Pool(Base):
     aws: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     # Its own ``HealthLimits``, where they are not the server's.
     health: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
+    # Its own ``HealingLimits``, likewise.
+    healing: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
     next_number: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[When]
     updated_at: Mapped[When]

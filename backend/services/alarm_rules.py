@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.models import Budget, Claim, Operation, Pool, Vm
+from backend.models import Budget, Claim, HealingBreaker, Operation, Pool, Vm
 from backend.services.refills import RULE as REFILL_RULE
 from backend.services.refills import count_failed_refills
 from backend.setting_keys import AlarmSettings
@@ -140,7 +140,35 @@ async def see_budgets(session: AsyncSession, at: datetime, limits: AlarmSettings
     return [_spent(row.Budget, row.Pool) for row in (await session.execute(query)).all()]
 
 
-RULES: Sequence[Rule] = (see_failed_machines, see_stuck_refills, see_lines, see_failed_operations, see_budgets)
+async def see_stopped_healing(session: AsyncSession, at: datetime, limits: AlarmSettings) -> list[Seen]:
+    """Pools whose machines are not mended any more, since too many attempts failed alike."""
+    query = (
+        select(HealingBreaker, Pool)
+        .join(Pool, Pool.id == HealingBreaker.pool_id)
+        .where(HealingBreaker.opened_at.is_not(None), Pool.status == PoolStatus.OPEN)
+        .order_by(Pool.name)
+    )
+    remedy = "Their pages say what was tried. One is tried again from time to time; its success ends this by itself."
+    return [
+        _of_pool(
+            AlarmKind.HEALING,
+            pool,
+            Severity.CRITICAL,
+            f"Machines of pool {pool.name} are not mended by themselves any more: {breaker.reason}.",
+            remedy,
+        )
+        for breaker, pool in (await session.execute(query)).all()
+    ]
+
+
+RULES: Sequence[Rule] = (
+    see_failed_machines,
+    see_stuck_refills,
+    see_lines,
+    see_failed_operations,
+    see_budgets,
+    see_stopped_healing,
+)
 
 
 def _failed_in(pool_id: int, pool: str, living: int, failed: Sequence[tuple[str, str | None]]) -> Seen:

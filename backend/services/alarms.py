@@ -187,6 +187,7 @@ def _place_of(row: Alarm, pool: str | None) -> str:
     return {
         AlarmKind.MACHINE_FAILED: "/admin/instances?status=trouble",
         AlarmKind.REFILL: f"/admin/pools/{pool}",
+        AlarmKind.HEALING: f"/admin/pools/{pool}",
         AlarmKind.LINE: f"/admin/create?pool={pool}",
         AlarmKind.BUDGET: "/admin/schedules",
     }.get(AlarmKind(row.kind), "/admin/alarms")

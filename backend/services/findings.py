@@ -18,9 +18,11 @@ from backend.models import Finding, Operation, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.commands import cancel_open_commands
 from backend.services.enrolments import revoke_agents
+from backend.services.healing_marks import REPLACE_ONLY
 from backend.services.moves import move_claim, move_vm, record_event
 from backend.services.pools import view_of
 from backend.services.prices import find_price
+from backend.services.rescues import move_on
 from backend.services.sessions import list_held
 from backend.services.terminal_ends import end_terminals_of_claim
 from backend.services.views import PoolView
@@ -146,7 +148,7 @@ async def get_finding(db: Database, finding_id: int) -> FindingView:
 
 
 async def give_up_vm(db: Database, finding_id: int, *, actor: Actor) -> str:
-    """Fails a VM whose machine is gone, and ends the seat on it. Returns its hostname.
+    """Fails a VM whose machine is gone; the seat on it moves on. Returns its hostname.
 
     Raises:
         NotFound, Conflict: this is no such finding (any more).
@@ -156,11 +158,16 @@ async def give_up_vm(db: Database, finding_id: int, *, actor: Actor) -> str:
         finding = await _lock(session, finding_id, FindingKind.GONE)
         (vm,) = await lock_vms(session, [finding.subject])
         why = "its machine is gone"
+        pool = await session.get_one(Pool, vm.pool_id)
         for claim in await list_held(session, [vm.id]):
-            move_claim(session, claim, ClaimStatus.FAILED, actor=actor, at=db.now(), reason=why)
-            await end_terminals_of_claim(session, claim, actor=actor, at=db.now())
+            what = f"the machine of {vm.hostname} is gone"
+            if not await move_on(session, pool, claim, vm, what=what, actor=actor, at=db.now()):
+                move_claim(session, claim, ClaimStatus.FAILED, actor=actor, at=db.now(), reason=why)
+                await end_terminals_of_claim(session, claim, actor=actor, at=db.now())
         await cancel_open_commands(session, [vm.id], detail=why, db=db)
         vm.email = vm.crd_command = None
+        # There is nothing that could boot again.
+        vm.facts = {**vm.facts, REPLACE_ONLY: True}
         move_vm(session, vm, VmStatus.FAILED, actor=actor, at=db.now(), reason=why)
         await revoke_agents(session, [vm.id], at=db.now())
         await session.delete(finding)

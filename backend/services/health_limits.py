@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.errors import InvalidInput
+from backend.services.own_figures import OwnFigures, show_figures
 from backend.setting_keys import HealthSettings
 
-_META = {each.name: each.metadata for each in fields(HealthSettings)}
+OWN = OwnFigures("health", HealthSettings, "hot_c=85")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class HealthLimits:
 
     def over(self, own: Mapping[str, float]) -> HealthLimits:
         """These, with what a pool has of its own in place of them."""
-        known: dict[str, Any] = {name: value for name, value in own.items() if name in _META}
+        known: dict[str, Any] = OWN.known(own)
         return replace(self, **known) if known else self
 
 
@@ -43,29 +42,16 @@ def read_own_limits(words: str) -> dict[str, float]:
     Raises:
         InvalidInput: a name is unknown, or a figure is none or out of range.
     """
-    own: dict[str, float] = {}
-    for word in re.split(r"[\s,;]+", words.strip()) if words.strip() else ():
-        name, _, value = word.partition("=")
-        try:
-            own[name] = float(value)
-        except ValueError:
-            raise InvalidInput(f"health must be written as name=number, such as hot_c=85, not '{word[:80]}'.") from None
-    check_own_limits(own)
-    return own
+    return OWN.read(words)
 
 
 def show_own_limits(own: Mapping[str, float]) -> str:
     """The same, as it is written."""
-    return " ".join(f"{name}={value:g}" for name, value in sorted(own.items()))
+    return show_figures(own)
 
 
 def check_own_limits(own: Mapping[str, float]) -> None:
     """Raises:
     InvalidInput: a name is unknown or a figure is out of range; says which.
     """
-    for name, value in own.items():
-        if name not in _META:
-            raise InvalidInput(f"health has no '{name[:40]}'; it has {', '.join(_META)}.")
-        low, high = _META[name]["low"], _META[name]["high"]
-        if not low <= value <= high:
-            raise InvalidInput(f"health.{name} must be from {low:g} to {high:g}.")
+    OWN.check(own)

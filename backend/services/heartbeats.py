@@ -141,7 +141,12 @@ async def _move_by_health(
     if status is VmStatus.AVAILABLE and report.health is Health.UNHEALTHY:
         vm.facts = {**vm.facts, "failed_by": "health"}
         move_vm(session, vm, VmStatus.FAILED, actor=actor, at=at, reason="; ".join(report.reasons) or "unhealthy")
-    elif status is VmStatus.FAILED and fit and vm.facts.get("failed_by") in SELF_HEALING:
+    elif (
+        status is VmStatus.FAILED
+        and fit
+        and vm.facts.get("failed_by") in SELF_HEALING
+        and not vm.facts.get("awaiting_boot")
+    ):
         vm.facts = {key: value for key, value in vm.facts.items() if key != "failed_by"}
         move_vm(session, vm, VmStatus.BOOTING, actor=actor, at=at, reason="answers again and is healthy")
         status = VmStatus.BOOTING

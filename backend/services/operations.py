@@ -93,7 +93,7 @@ async def request_destroy(db: Database, hostnames: Collection[str], *, actor: Ac
         vms = [vm for vm in await lock_vms(session, hostnames) if vm.status != VmStatus.DESTROYING]
         if not vms:
             raise Conflict("These machines are being destroyed already.", code="already_destroying")
-        operations = await _destroy(session, db, vms, actor)
+        operations = await destroy_locked(session, db, vms, actor)
     return await list_operations(db, ids=[operation.id for operation in operations])
 
 
@@ -115,7 +115,7 @@ async def destroy_free(session: AsyncSession, db: Database, pool_id: int, *, act
         .with_for_update(skip_locked=True)
     )
     vms = list(await session.scalars(free))
-    operations = await _destroy(session, db, vms, actor)
+    operations = await destroy_locked(session, db, vms, actor)
     return operations[0] if operations else None
 
 
@@ -304,8 +304,8 @@ async def give_up_unmade(
         )
 
 
-async def _destroy(session: AsyncSession, db: Database, vms: Sequence[Vm], actor: Actor) -> list[Operation]:
-    """The destroying itself, of locked VMs."""
+async def destroy_locked(session: AsyncSession, db: Database, vms: Sequence[Vm], actor: Actor) -> list[Operation]:
+    """The destroying itself, as a step of a transaction that holds the VMs locked: one operation a pool."""
     await _end_seats(session, db, vms, actor)
     await cancel_open_commands(session, [vm.id for vm in vms], detail="the machine is being destroyed", db=db)
     by_pool: dict[int, list[Vm]] = defaultdict(list)

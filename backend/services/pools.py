@@ -17,6 +17,7 @@ from backend.errors import Conflict, InvalidInput, NotFound
 from backend.models import Claim, Pool
 from backend.services.actor import Actor
 from backend.services.aws_spec import AwsSpec
+from backend.services.healing_limits import OWN as HEALING
 from backend.services.health_limits import check_own_limits
 from backend.services.local_terminals import RULE, is_local_terminal
 from backend.services.moves import record_event
@@ -53,6 +54,8 @@ class PoolSpec:
     aws: AwsSpec = field(default_factory=AwsSpec)
     # Its own ``HealthLimits``, where they are not the server's.
     health: Mapping[str, float] = field(default_factory=dict)
+    # Its own ``HealingLimits``, likewise.
+    healing: Mapping[str, float] = field(default_factory=dict)
     providers: Collection[str] = field(default=("local",), compare=False)
     # Whether the server can be reached from this computer alone.
     is_loopback: bool = field(default=True, compare=False)
@@ -192,6 +195,7 @@ def view_of(pool: Pool) -> PoolView:
         idle_limit_s=pool.idle_limit_s,
         aws=AwsSpec.of(pool.aws),
         health=dict(pool.health),
+        healing=dict(pool.healing),
         created_at=pool.created_at,
     )
 
@@ -240,6 +244,7 @@ def _figures(spec: PoolSpec) -> dict[str, object]:
         "claim_duration_s": spec.claim_duration_s,
         "idle_limit_s": spec.idle_limit_s,
         "health": dict(spec.health),
+        "healing": dict(spec.healing),
         "aws": spec.aws.as_json() if spec.provider == AWS else {},
     }
 
@@ -274,6 +279,7 @@ def _check(spec: PoolSpec) -> None:
         if not holds:
             raise InvalidInput(sentence + ".")
     check_own_limits(spec.health)
+    HEALING.check(spec.healing)
     if spec.provider == AWS:
         spec.aws.check()
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy import delete, text
 
 from backend.db.engine import Database
-from backend.models import AdminSession, Alarm, Event, HealthAverage, HealthSample, LoginFailure
+from backend.models import AdminSession, Alarm, Event, HealthAverage, HealthSample, LoginFailure, Repair
 
 # Lines of an operation's log: a launch of a thousand machines says about twelve thousand.
 OPERATION_HEAD, OPERATION_TAIL = 5_000, 20_000
@@ -21,6 +21,7 @@ async def remove_old(db: Database, *, samples_hours: int, averages_days: int, lo
         await session.execute(delete(HealthAverage).where(HealthAverage.at < now - timedelta(days=averages_days)))
         await session.execute(delete(Event).where(Event.at < now - timedelta(days=events_days)))
         await session.execute(delete(Alarm).where(Alarm.resolved_at < now - timedelta(days=events_days)))
+        await session.execute(delete(Repair).where(Repair.ended_at < now - timedelta(days=events_days)))
         await session.execute(delete(LoginFailure).where(LoginFailure.at < now - timedelta(days=1)))
         await session.execute(delete(AdminSession).where(AdminSession.expires_at < now - timedelta(days=7)))
     async with db.transaction() as session:

@@ -77,12 +77,17 @@ async def move_seat(session: AsyncSession, claim: Claim, vm: Vm, *, actor: Actor
     """Gives a locked free VM to a locked claim in place of the one it holds, which is cleaned."""
     assert claim.vm_id is not None
     await clear_machine(session, claim, claim.vm_id, actor=actor, at=at, why="the seat moved to another machine")
+    seat_at(session, claim, vm, actor=actor, at=at, why=f"moved to {vm.hostname}")
+
+
+def seat_at(session: AsyncSession, claim: Claim, vm: Vm, *, actor: Actor, at: datetime, why: str) -> None:
+    """Puts a locked claim that holds a machine at a locked free one instead; what becomes of the former is not said."""
     claim.vm_id = vm.id
     claim.crd_status = claim.crd_detail = claim.crd_link = claim.crd_pin = None
     vm.email = claim.email
     move_vm(session, vm, VmStatus.IN_USE, actor=actor, at=at, claim_id=claim.id)
     if claim.status != ClaimStatus.PREPARING:
-        move_claim(session, claim, ClaimStatus.PREPARING, actor=actor, at=at, reason=f"moved to {vm.hostname}")
+        move_claim(session, claim, ClaimStatus.PREPARING, actor=actor, at=at, reason=why)
     session.add(_command(vm.id, claim.id, CommandKind.PREPARE_SESSION, at, PREPARE_DEADLINE_S))
 
 
@@ -118,6 +123,8 @@ async def conclude(session: AsyncSession, at: datetime, vm: Vm, command: Command
         await _conclude_open_terminal(session, at, command, actor)
     elif command.kind == CommandKind.START_CRD and claim is not None:
         conclude_crd(session, at, vm, command, claim, actor)
+    elif command.kind == CommandKind.RESTART and vm.status == VmStatus.BOOTING:
+        _conclude_restart(session, at, vm, command, actor)
     else:
         record_event(
             session,
@@ -248,6 +255,14 @@ async def _ask_for_cleaning(session: AsyncSession, vm: Vm, claim_id: int | None,
     command = _command(vm.id, claim_id, CommandKind.END_SESSION, at, deadline_s)
     command.payload = {**command.payload, "deadline_s": deadline_s}
     session.add(command)
+
+
+def _conclude_restart(session: AsyncSession, at: datetime, vm: Vm, command: Command, actor: Actor) -> None:
+    """From now on what its agent says of itself counts again."""
+    vm.facts = {key: value for key, value in vm.facts.items() if key != "awaiting_boot"}
+    if command.status != CommandStatus.SUCCEEDED:
+        why = f"its workload could not be restarted: {command.detail or 'no reason given'}"
+        move_vm(session, vm, VmStatus.FAILED, actor=actor, at=at, reason=why)
 
 
 def _command(vm_id: int, claim_id: int | None, kind: CommandKind, at: datetime, deadline_s: int) -> Command:

@@ -50,6 +50,7 @@ class PoolView:
     health: Mapping[str, float] = field(default_factory=dict)
     cleaning_script: str | None = None
     cleaning_deadline_s: int = 300
+    healing: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class VmView:
     """A VM as people see it. ``actions`` are the verbs allowed now; percentages run from 0 to 100.
 
     ``isolation`` says what keeps its terminals apart from the rest of it, once its agent has told; ``interruption_at``
-    when the cloud takes it away, if it has said so; ``is_unclean`` that its former session may still be there.
+    when the cloud takes it away, if it has said so; ``is_unclean`` that its former session may still be there;
+    ``kept_for`` the claim whose seat left it, if it is kept.
     """
 
     id: int
@@ -87,6 +89,7 @@ class VmView:
     interruption_at: datetime | None = None
     is_draining: bool = False
     is_unclean: bool = False
+    kept_for: int | None = None
     conditions: tuple[ConditionView, ...] = ()
 
 

@@ -15,6 +15,7 @@ from backend.errors import Conflict, NotFound
 from backend.models import LatestHeartbeat, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.commands import add_command, cancel_open_commands
+from backend.services.healing_marks import KEPT_FOR
 from backend.services.heartbeats import INTERRUPTION
 from backend.services.moves import move_vm, record_event
 from backend.services.sessions import DRAINED_BY, UNCLEAN, renew_end_session
@@ -23,6 +24,9 @@ from backend.services.vm_conditions import list_conditions
 from backend.states import GONE_VM, CommandKind, Health, Origin, VmStatus
 
 REBOOT_DEADLINE_S = 120
+RESTART_DEADLINE_S = 7_200
+# facts[…] that are over once a VM is mended.
+_ILL = {"failed_by", KEPT_FOR}
 _NEVER_SILENT = {VmStatus.PROVISIONING, VmStatus.DESTROYING, VmStatus.DESTROYED}
 
 
@@ -218,11 +222,12 @@ async def _request_boot(db: Database, hostnames: Collection[str], verb: str, *, 
         if not vms:
             raise Conflict(f"None of these machines can be sent to {verb} now.", code=f"cannot_{verb}")
         for vm in vms:
-            await _boot_again(session, db, vm, verb, actor)
+            await boot_again(session, db, vm, verb, actor)
         return [vm.hostname for vm in vms]
 
 
-async def _boot_again(session: AsyncSession, db: Database, vm: Vm, verb: str, actor: Actor) -> None:
+async def boot_again(session: AsyncSession, db: Database, vm: Vm, verb: str, actor: Actor) -> None:
+    """Has a locked VM boot again. One without a seat leaves its status, and what was kept on it is removed."""
     at = db.now()
     message = f"{verb.capitalize()} of {vm.hostname} was asked for"
     record_event(session, f"vm.{verb}", message, actor=actor, at=at, pool_id=vm.pool_id, vm_id=vm.id)
@@ -230,11 +235,21 @@ async def _boot_again(session: AsyncSession, db: Database, vm: Vm, verb: str, ac
         move_vm(session, vm, VmStatus.BOOTING, actor=actor, at=at, reason=f"{verb} asked for")
         await cancel_open_commands(session, [vm.id], detail=f"{verb} asked for", db=db)
         await renew_end_session(session, vm, at=at)
-    vm.facts = {key: value for key, value in vm.facts.items() if key != "failed_by"} | {"awaiting_boot": True}
+    vm.facts = {key: value for key, value in vm.facts.items() if key not in _ILL} | {"awaiting_boot": True}
     if vm.origin == Origin.JOINED:
         add_command(session, vm.id, CommandKind.REBOOT, db=db, deadline_s=REBOOT_DEADLINE_S)
     else:
         await defer(session, RUN_POWER_ACTION, lock=f"vm:{vm.id}", vm_id=vm.id, action="reboot")
+
+
+async def restart_workload(session: AsyncSession, db: Database, vm: Vm, actor: Actor) -> None:
+    """Has the agent of a locked VM without a seat restart the workload; until it has, it is not offered."""
+    at, why = db.now(), "restart of its workload"
+    move_vm(session, vm, VmStatus.BOOTING, actor=actor, at=at, reason=why)
+    await cancel_open_commands(session, [vm.id], detail=why, db=db)
+    await renew_end_session(session, vm, at=at)
+    vm.facts = {key: value for key, value in vm.facts.items() if key not in _ILL} | {"awaiting_boot": True}
+    add_command(session, vm.id, CommandKind.RESTART, db=db, deadline_s=RESTART_DEADLINE_S)
 
 
 def _fail(session: AsyncSession, db: Database, vm: Vm, rule: str, reason: str) -> None:
@@ -282,5 +297,6 @@ def _view_of(vm: Vm, pool: Pool, beat: LatestHeartbeat | None) -> VmView:
         interruption_at=datetime.fromisoformat(vm.facts[INTERRUPTION]) if INTERRUPTION in vm.facts else None,
         is_draining=DRAINED_BY in vm.facts,
         is_unclean=status is VmStatus.FAILED and vm.facts.get("failed_by") == UNCLEAN,
+        kept_for=vm.facts.get(KEPT_FOR),
         conditions=list_conditions(vm),
     )

@@ -104,7 +104,7 @@ class Reconciler:
         match finding.mend:
             case Mend.MARK_FAILED:
                 hostname = await give_up_vm(self._db, finding.id, actor=actor)
-                return Mended(f"{hostname} is marked as failed; it can be destroyed now.")
+                return Mended(f"{hostname} is marked as failed; a seat on it has moved on.")
             case Mend.ADOPT:
                 hostname = await adopt_stranger(self._db, finding.id, actor=actor)
                 return Mended(f"{hostname} was taken in, quarantined.")

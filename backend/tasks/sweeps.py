@@ -17,8 +17,11 @@ from backend.services.budgets import watch_budgets
 from backend.services.claim_times import keep_times
 from backend.services.claims import list_pools_waiting, serve_waiting
 from backend.services.commands import expire_commands
+from backend.services.healing import heal
+from backend.services.healing_limits import HealingLimits
 from backend.services.history import average_samples
 from backend.services.refills import refill_pools
+from backend.services.rescues import bring_back_seats, rescue_seats
 from backend.services.retention import remove_old
 from backend.services.runs import recover_runs, retry_stalled_jobs
 from backend.services.schedule_runs import keep_schedules
@@ -66,6 +69,7 @@ class Sweeps:
         # In each process: whether a worker of this computer is dead, only this computer knows.
         supervisor.start_every("sweep: runs", 2, self.sweep_runs)
         sweep("refills", 5, self.sweep_refills)
+        sweep("healing", 3, self.sweep_healing)
         sweep("schedules", 5, self.sweep_schedules)
         sweep("budgets", 15, self.sweep_budgets)
         sweep("averages", 60, self.sweep_averages)
@@ -103,6 +107,13 @@ class Sweeps:
     async def sweep_refills(self) -> None:
         """Launches what pools with an ``available_min`` lack."""
         await refill_pools(self._db)
+
+    async def sweep_healing(self) -> None:
+        """Moves seats away from dead machines, and mends what failed."""
+        limits = HealingLimits.of(self._settings.healing)
+        await rescue_seats(self._db, limits, heard_for_s=time.monotonic() - self._hearing_since)
+        await bring_back_seats(self._db)
+        await heal(self._db, limits)
 
     async def sweep_schedules(self) -> None:
         """Begins and stops classes by the clock."""

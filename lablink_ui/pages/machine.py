@@ -19,6 +19,7 @@ from lablink_ui.pages.events import COLUMNS, NO_EVENTS
 from lablink_ui.pages.machine_conditions import MachineConditions
 from lablink_ui.pages.machine_history import MachineHistory
 from lablink_ui.pages.machine_log import MachineLog
+from lablink_ui.pages.machine_repairs import MachineRepairs
 from lablink_ui.pages.machine_seat import MachineSeat
 from lablink_ui.pages.machine_terminals import MachineTerminals
 from lablink_ui.pages.machines import VERBS, act_on
@@ -77,6 +78,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             chip = Chip(f"vm-{hostname}")
             notes = text("span", "", "sub said")
         conditions = MachineConditions()
+        repairs = MachineRepairs(visit, vm)
         with tag("div", "grid2"):
             with tag("section", "card pad", aria_label="Facts"):
                 tag("h2", "", "Facts")
@@ -109,12 +111,14 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             timeline.reset([event_row(event) for event in await list_events(house.db, vm_id=vm.id, limit=200)])
 
         vm_reader, event_reader = (Reader(read) for read in (read_vm, read_events))
+        repair_reader = Reader(repairs.read)
 
         def start(snapshot: Snapshot) -> None:
             show(snapshot.vms.get(vm.id, vm))
             terminals.show(snapshot)
             history.ask(now=True)
             event_reader.ask()
+            repair_reader.ask()
             log.ask()
 
         def change(snapshot: Snapshot, changes: ChangeSet) -> None:
@@ -125,8 +129,9 @@ async def _draw(visit: Visit, vm: VmView) -> None:
                     history.ask()
             if vm.id in changes.vms.removals:
                 vm_reader.ask()
-            if vm.id in changes.eventful_vms:
+            if vm.id in changes.eventful_vms or changes.touches("repairs", vm.id):
                 event_reader.ask()
+                repair_reader.ask()
                 history.ask(now=True)
             log.follow(snapshot, changes)
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from backend.errors import InvalidInput
 from backend.house import House
+from backend.services.healing_limits import OWN as HEALING
 from backend.services.health_limits import read_own_limits, show_own_limits
+from backend.services.own_figures import show_figures
 from backend.services.pools import AWS, PoolSpec
 from lablink_ui.pages.pool_aws_fields import AwsFields
 from lablink_ui.parts import Field, tag
@@ -96,6 +98,13 @@ class PoolFields:
             hint="Where they differ from the server's, such as hot_c=85 memory_pct=95 gpus=1",
             testid="pool-health",
         )
+        self.healing = Field(
+            "Healing",
+            name="healing",
+            value=show_figures(spec.healing),
+            hint="Where it differs from the server's, such as at_once=3 reboot_s=0 seat_grace_s=1800",
+            testid="pool-healing-figures",
+        )
         self.repository = Field(
             "Git repository",
             name="repository",
@@ -159,6 +168,7 @@ class PoolFields:
                 cleaning_script=self.cleaning_script.value.replace("\r\n", "\n") or None,
                 cleaning_deadline_s=int(self.cleaning.value),
                 health=read_own_limits(self.health.value),
+                healing=HEALING.read(self.healing.value),
                 aws=self.aws.read() if self.aws else base.aws,
             )
         except ValueError:

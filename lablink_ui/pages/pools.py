@@ -19,6 +19,7 @@ from lablink_ui.frame import Frame, admin_frame
 from lablink_ui.pages.overview import POOL_COLUMNS
 from lablink_ui.pages.pool_admission import AdmissionPart
 from lablink_ui.pages.pool_fields import PoolFields
+from lablink_ui.pages.pool_healing import HealingPart
 from lablink_ui.pages.pool_machines import OwnMachinesPart
 from lablink_ui.parts import Chip, Field, button, link_button, on_submit, tag, text
 from lablink_ui.rows import pool_row
@@ -106,6 +107,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
                 fields.lock()
             _say_who_may(visit)
         with tag("div", "stack"):
+            healing = HealingPart(visit, found)
             admission = AdmissionPart(visit, frame, found)
             with tag("section", "card pad", aria_label="For researchers"):
                 tag("h2", "", "For researchers")
@@ -138,6 +140,7 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
         return f"Pool {name} is {'closed' if is_open else 'open'}"
 
     def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
+        healing.show(changes)
         admission.show(snapshot, changes)
         own.show(snapshot, changes)
         seen = snapshot.pools.get(found.id, found)

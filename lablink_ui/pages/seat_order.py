@@ -11,11 +11,13 @@ from lablink_ui.pages.seat_interruption import InterruptionCard
 from lablink_ui.pages.seat_key import KeyCard
 from lablink_ui.pages.seat_link import LinkCard
 from lablink_ui.pages.seat_move import MoveCard
+from lablink_ui.pages.seat_rescue import RescueCard
 from lablink_ui.pages.seat_terminal import TerminalCard
 from lablink_ui.pages.seat_time import TimeCard
 
 CARDS: tuple[Callable[[SeatVisit], SeatCard], ...] = (
     InterruptionCard,
+    RescueCard,
     TerminalCard,
     CrdCard,
     LinkCard,

@@ -114,3 +114,23 @@ def test_the_journal_keeps_the_newest_results_and_survives_being_damaged(tmp_pat
     assert again.find_result(6) == {"status": "succeeded", "detail": "6", "data": {}}
     (store.home / "commands.json").write_text("{half")
     assert again.find_result(6) is None
+
+
+async def test_a_restart_prepares_the_machine_anew_and_where_nothing_can_be_restarted_it_says_so(
+    server: TinyServer, make_agent, tmp_path: Path
+) -> None:
+    script, gate = tmp_path / "startup.sh", tmp_path / "gate"
+    script.write_text(f"test -e {gate}")
+    make_agent(LABLINK_STARTUP_SCRIPT_FILE=str(script)).start()
+    await until(lambda: any("startup script" in str(beat["reasons"]) for beat in server.beats()), every_s=0.01)
+    server.command(1, "restart")
+    await until(lambda: server.results(1), every_s=0.01)
+    assert server.results(1)[0]["status"] == "failed"
+    gate.touch()
+    server.command(2, "restart")
+    await until(lambda: server.results(2) and server.beats()[-1]["phase"] == "ready", every_s=0.01)
+    assert server.results(2)[0]["detail"] == "the workload was restarted"
+    await until(lambda: "startup script" not in str(server.beats()[-1]["reasons"]), every_s=0.01)
+    server.command(3, "restart")
+    await until(lambda: server.results(3), every_s=0.01)
+    assert server.results(3)[0]["detail"] == "this machine has no workload that could be restarted"

@@ -3,13 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from agent.config import Config
-from agent.workload import PreparationFailed, Step, prepare
+from agent.workload import PreparationFailed, Step, prepare, restart
 from tests.agent.tiny_server import ENROLMENT_TOKEN, TinyServer
 from tests.harness.waiting import until
 
@@ -189,3 +190,16 @@ async def test_the_credentials_of_a_repository_reach_no_log(server: TinyServer, 
     said = str(server.logs()) + str(server.beats())
     assert "p4ssw0rd" not in said
     assert "someone" not in said
+
+
+def test_a_restart_ends_and_begins_the_container_that_is_there(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An imitation of docker: a container that runs, and a record of what it was told.
+    docker, told = tmp_path / "docker", tmp_path / "told"
+    docker.write_text(f'#!/bin/sh\necho "$1 $4" >> {told}\n[ "$1" = inspect ] && echo "running desk:1"; exit 0')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    desk = replace(config(home), image="desk:1", container="desk")
+    restart(desk, lambda source, line: None, threading.Event(), ignore)
+    assert told.read_text().splitlines() == ["inspect desk", "restart desk", "inspect desk"]

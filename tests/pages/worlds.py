@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import text, update
 
 from backend.db.engine import Database
-from backend.models import Command
+from backend.models import Command, HealingBreaker, Repair, Vm
 from backend.services.actor import Actor
 from backend.services.alarm_rules import Seen
 from backend.services.alarms import acknowledge_alarms, apply_rules, list_open_alarms, record_own
@@ -24,9 +24,10 @@ from backend.services.commands import list_commands_for_agent, record_command_re
 from backend.services.crd_results import record_command_progress
 from backend.services.enrolments import announce_boot, create_vm_enrolments
 from backend.services.findings import Found, list_pool_facts, record_findings
+from backend.services.healing_marks import KEPT_FOR
 from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 from backend.services.operations import request_cancel, request_destroy, request_launch
-from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
+from backend.services.pools import PoolSpec, ensure_pool, get_pool, set_pool_open
 from backend.services.runs import LogLine, Progress, begin_run, finish_run, record_log, record_progress
 from backend.services.schedule_runs import keep_schedules
 from backend.services.schedules import ScheduleSpec, create_schedule, pause_schedule
@@ -35,12 +36,24 @@ from backend.services.views import OperationView
 from backend.services.vm_logs import LogBatch, record_vm_log, record_vm_logs
 from backend.services.vms import get_vm, list_vms, record_silence
 from backend.setting_keys import AlarmSettings
-from backend.states import AlarmKind, FindingKind, Health, OperationStatus, Phase, ProgressState, Severity
+from backend.states import (
+    AlarmKind,
+    FindingKind,
+    Health,
+    OperationStatus,
+    Phase,
+    ProgressState,
+    RepairFault,
+    RepairOutcome,
+    Rung,
+    Severity,
+)
 
 # For the server of such a world: nobody works on its jobs, and its machines are silent for a reason.
 # Its provider of sign-ins is one that nobody asks.
 SETTINGS = (
     "jobs.in_process=false",
+    "healing.at_once=0",
     "agent.unreachable_after_s=3600",
     "live.backup_poll_s=300",
     # Pools may be on AWS, which nobody answers for.
@@ -100,6 +113,7 @@ async def furnish(url: str) -> World:
     await _cloud(world)
     await wait_for_ever(world.db)
     await _classes(world)
+    await _healing(world)
     await _alarms(world)
     return world
 
@@ -319,6 +333,36 @@ async def _vision(world: World) -> None:
     await request_cancel(db, cancelled.id, actor=KIM)
     clock.back = timedelta()
     world.operations["queued"] = (await request_launch(db, "vision", 1, actor=KIM)).id
+
+
+async def _healing(world: World) -> None:
+    """What was tried on a machine, a seat that left its own behind, and a pool in which healing stopped."""
+    db, at = world.db, world.db.now()
+    mended, left = await get_vm(db, "vision-004"), await get_vm(db, "genomics-006")
+    pool, minute = await get_pool(db, "retired"), timedelta(minutes=1)
+    tried = ((Rung.RESTART, 20, "this machine has no workload that could be restarted"), (Rung.REBOOT, 15, LONG_REASON))
+    async with db.transaction() as session:
+        for rung, ago, reason in tried:
+            session.add(
+                Repair(
+                    pool_id=mended.pool_id,
+                    vm_id=mended.id,
+                    rung=rung,
+                    is_last=False,
+                    began_at=at - ago * minute,
+                    deadline_at=at,
+                    ended_at=at - (ago - 3) * minute,
+                    outcome=RepairOutcome.FAILED,
+                    fault=RepairFault.NOT_WELL,
+                    reason=reason,
+                )
+            )
+        why = "new machines could not be made, the last time: retired-009: no capacity for this machine type"
+        trial_at = at + 10 * minute
+        session.add(HealingBreaker(pool_id=pool.id, opened_at=at, reason=why, trial_at=trial_at, trials=0))
+        claim_id = await session.scalar(text("SELECT id FROM claims WHERE email = 'ines@lab.org'"))
+        kept = update(Vm).where(Vm.id == left.id).values(facts=Vm.facts.op("||")({KEPT_FOR: claim_id}))
+        await session.execute(kept)
 
 
 async def _line(world: World) -> None:

@@ -7,7 +7,7 @@ import pytest
 from backend.db.engine import Database
 from backend.errors import Conflict, Forbidden, NotFound
 from backend.services.actor import Actor
-from backend.services.claims import request_claim
+from backend.services.claims import get_claim, request_claim
 from backend.services.events import EventFilter, iterate_events
 from backend.services.findings import (
     Found,
@@ -25,7 +25,7 @@ from backend.services.operations import request_launch, request_rebuild
 from backend.services.pools import PoolSpec, ensure_pool, get_pool
 from backend.services.runs import begin_run, finish_run
 from backend.services.vms import get_vm
-from backend.states import FindingKind, OperationKind, OperationStatus, Role, VmStatus
+from backend.states import ClaimStatus, FindingKind, OperationKind, OperationStatus, Role, VmStatus
 from tests.services.worlds import ADMIN, make_machines, status_of
 
 FACTS = {"machine_id": "i-7", "hostname": "lab-007", "kind": "t3.large"}
@@ -81,9 +81,9 @@ async def test_a_pool_in_which_an_operation_began_meanwhile_is_left_as_it_is(db:
     assert await list_findings(db) == []
 
 
-async def test_a_vm_whose_machine_is_gone_fails_and_its_seat_ends(db: Database) -> None:
+async def test_a_vm_whose_machine_is_gone_fails_and_its_seat_moves_on(db: Database) -> None:
     await make_machines(db, 1)
-    await request_claim(db, "lab", "ada@lab.org", owner_hash=None)
+    seat = (await request_claim(db, "lab", "ada@lab.org", owner_hash=None)).claim
     assert await status_of(db, "lab-m0") == "in-use"
     pools = await list_pool_facts(db, "local")
     gone = Found(pools[0].pool.id, FindingKind.GONE, "lab-m0", "lab-m0 is gone.")
@@ -93,6 +93,7 @@ async def test_a_vm_whose_machine_is_gone_fails_and_its_seat_ends(db: Database) 
     assert await give_up_vm(db, finding.id, actor=ADMIN) == "lab-m0"
     vm = await get_vm(db, "lab-m0")
     assert (vm.status, vm.reason, vm.email) == (VmStatus.FAILED, "its machine is gone", None)
+    assert (await get_claim(db, seat.id)).status == ClaimStatus.WAITING
     assert await list_findings(db) == []
     with pytest.raises(NotFound):
         await give_up_vm(db, finding.id, actor=ADMIN)
