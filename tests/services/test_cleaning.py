@@ -105,7 +105,8 @@ async def test_a_machine_that_is_not_clean_is_nobodys_until_it_is_replaced_or_cl
         async with db.transaction() as session:
             await session.execute(text("UPDATE vms SET facts = facts - 'awaiting_boot'"))
         await obey(db, machine.vm_id, succeeded=succeeded)
-        await record_heartbeats(db, [report(db, machine.vm_id, machine.enrolment_id, boot_id="boot-2")])
+        later += timedelta(seconds=20)
+        await record_heartbeats(db, [report(db, machine.vm_id, machine.enrolment_id, at=later, boot_id="boot-2")])
         vm = await get_vm(db, "lab-m0")
         assert (vm.status, vm.is_unclean) == (status, is_unclean)
     assert (await get_claim(db, waiting.id)).vm_id == machine.vm_id

@@ -18,7 +18,6 @@ from backend.services.events import list_events
 from backend.services.healing import heal
 from backend.services.healing_breakers import close_breaker, find_breaker
 from backend.services.healing_limits import HealingLimits
-from backend.services.healing_marks import REPLACE_ONLY
 from backend.services.healing_outlook import find_outlook
 from backend.services.holders import Holder
 from backend.services.operations import list_operations, request_cancel, request_launch
@@ -26,6 +25,7 @@ from backend.services.pools import get_pool
 from backend.services.refills import refill_pools
 from backend.services.repairs import list_repairs
 from backend.services.rescues import let_machine_go, rescue_seats
+from backend.services.sessions import UNCLEAN
 from backend.services.vms import get_vm, record_silence, request_repair
 from backend.setting_keys import AlarmSettings
 from backend.states import (
@@ -49,7 +49,7 @@ _OPEN = text("SELECT count(*) FROM repairs WHERE ended_at IS NULL")
 _QUARANTINE = text("UPDATE vms SET status = 'quarantined' WHERE hostname = 'lab-001'")
 _CANNOT_BE_CLEANED = text(f"""
 UPDATE vms SET status = 'failed', status_changed_at = now(), reason = 'could not be cleaned',
-    facts = facts || '{{"{REPLACE_ONLY}": true}}' WHERE hostname = 'lab-001'""")
+    facts = facts || '{{"failed_by": "{UNCLEAN}"}}' WHERE hostname = 'lab-001'""")
 
 
 @pytest.fixture
