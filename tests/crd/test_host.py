@@ -239,11 +239,12 @@ def test_the_imitation_takes_what_google_s_program_takes_and_dies_where_it_dies(
     imitation: Imitation, machine: Machine, words: tuple[str, ...], environment: dict[str, str], status: int, said: str
 ) -> None:
     CrdHost(machine.session, imitation.start_host).ensure_runtime_directory()
-    user = pwd.getpwuid(os.getuid()).pw_name
+    user = machine.session.user or pwd.getpwuid(os.getuid()).pw_name
     right = {"PATH": os.environ["PATH"], "HOME": str(machine.session.home), "USER": user, "LOGNAME": user}
     done = subprocess.run(
         [str(imitation.start_host), *words],
         env={**right, **environment},
+        **machine.session.identity(),
         input=f"{PIN}\n{PIN}\n",
         capture_output=True,
         text=True,
