@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from nicegui import ui
 from nicegui.element import Element
@@ -14,6 +15,8 @@ from lablink_ui.parts import Text, form_token_field, icon_of, tag, text
 from lablink_ui.theme import use_theme
 from lablink_ui.words import count
 
+# Serves a page at a path. On a busy server it comes late, which is better than the error that NiceGUI shows after 3 s.
+page_at = partial(ui.page, response_timeout=30.0)
 NAVIGATION = (
     ("overview", "Overview", "/admin"),
     ("machines", "Machines", "/admin/instances"),

@@ -96,6 +96,7 @@ class TerraformRunner:
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await end_leftover(self.directory, grace_s=self.grace_s)
+        self._bring_back_state()
         unwanted = shutil.ignore_patterns(".terraform", "terraform.tfstate*")
         shutil.copytree(self.module, self.directory, ignore=unwanted, dirs_exist_ok=True)
         # What is copied keeps its modes; the directory is ours alone all the same.
@@ -140,6 +141,7 @@ class TerraformRunner:
         Raises:
             TerraformFailed: the state cannot be read.
         """
+        self._bring_back_state()
         return {name: status != "tainted" for name, (_, status) in (await self._read_vms()).items()}
 
     async def count_as_whole(self, hostname: str) -> None:
@@ -288,6 +290,20 @@ class TerraformRunner:
             return
         blocks = {self.backend.kind: dict(self.backend.arguments)}
         write_private(self.directory / BACKEND, json.dumps({"terraform": {"backend": blocks}}, indent=1))
+
+    def _bring_back_state(self) -> None:
+        """Terraform empties the file before it writes a state: killed in between, it would take the pool for empty.
+
+        What it kept aside before its first write is the state before that run.
+        """
+        state, before = self.directory / STATE, self.directory / f"{STATE}.backup"
+        if not state.exists() or state.stat().st_size:
+            return
+        if before.exists() and before.stat().st_size:
+            self._say("warn", "the last run was killed while it wrote the state; the one before it is brought back")
+            shutil.copyfile(before, state)
+        else:
+            state.unlink()
 
     def _keep_state(self) -> None:
         """Keeps the last few states aside: cheap, and the only way back from a state that was damaged."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import Request
 from fastapi.responses import Response
-from nicegui import ui
 
 from backend.errors import InvalidInput
 from backend.live.changes import ChangeSet, Snapshot
@@ -13,14 +12,14 @@ from backend.services.passwords import MIN_PASSWORD
 from backend.services.people import change_password, get_user
 from backend.states import Role
 from lablink_ui.forms import Values, form, password_field
-from lablink_ui.frame import admin_frame
+from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.lists import LineList, session_lines
 from lablink_ui.pages.account_second_step import SecondStepCard
 from lablink_ui.parts import tag
 from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
 
 
-@ui.page("/admin/account")
+@page_at("/admin/account")
 async def account(request: Request) -> Response | None:
     """The account page."""
     visit = await find_visit(request)

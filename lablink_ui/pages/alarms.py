@@ -12,7 +12,7 @@ from nicegui.element import Element
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.alarms import AlarmView, acknowledge_alarms, list_recent_alarms
 from lablink_ui.components import Column, Empty, LiveTable, Moment
-from lablink_ui.frame import admin_frame
+from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.parts import Chip, button, tag, text
 from lablink_ui.rows import alarm_row
 from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
@@ -33,7 +33,7 @@ _FOCUS_NEXT = """
 """
 
 
-@ui.page("/admin/alarms")
+@page_at("/admin/alarms")
 async def alarms(request: Request) -> Response | None:
     """The alarms."""
     visit = await find_visit(request)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from fastapi import Request
 from fastapi.responses import Response
-from nicegui import ui
 
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.events import list_events
 from lablink_ui.components import Column, Empty, LiveTable
 from lablink_ui.event_filters import EventFilters
-from lablink_ui.frame import admin_frame
+from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.parts import button, tag
 from lablink_ui.rows import event_row
 from lablink_ui.visits import Reader, find_visit, to_login
@@ -25,7 +24,7 @@ NO_EVENTS = Empty("Nothing happened yet", "Whatever is done, by people or by rul
 NOT_FOUND = Empty("No events", "Whatever is done, by people or by rules, stands here. Other filters may show more.")
 
 
-@ui.page("/admin/events")
+@page_at("/admin/events")
 async def events(request: Request) -> Response | None:
     """The history, newest first."""
     visit = await find_visit(request)

@@ -7,13 +7,12 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
-from nicegui import ui
 
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.views import VmView
 from backend.states import VmStatus
 from lablink_ui.components import FleetMap, Measure, Row
-from lablink_ui.frame import admin_frame
+from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.parts import link_button
 from lablink_ui.rows import TROUBLE, condition_notes
 from lablink_ui.visits import find_visit, to_login
@@ -22,7 +21,7 @@ from lablink_ui.words import VM_WORDS, count
 _OUT = {VmStatus.PROVISIONING, VmStatus.DESTROYING}
 
 
-@ui.page("/admin/fleet")
+@page_at("/admin/fleet")
 async def fleet(request: Request) -> Response | None:
     """The map of the fleet."""
     visit = await find_visit(request)

@@ -10,13 +10,13 @@ from nicegui import ui
 from backend.api.auth import get_address, get_house
 from backend.errors import LabLinkError
 from backend.services.claims import list_claims
-from lablink_ui.frame import public_frame
+from lablink_ui.frame import page_at, public_frame
 from lablink_ui.pages.entrances import find_entrance
 from lablink_ui.parts import Field, link_button, on_submit, tag, text
 from lablink_ui.visits import follow
 
 
-@ui.page("/")
+@page_at("/")
 async def home(request: Request) -> None:
     """Anyone's first page."""
     house = get_house(request)

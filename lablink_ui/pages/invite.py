@@ -6,7 +6,6 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
-from nicegui import ui
 
 from backend.api.auth import get_address, get_house
 from backend.api.csrf import read_form
@@ -14,7 +13,7 @@ from backend.errors import LabLinkError
 from backend.services.invites import accept_invite, find_invite
 from backend.services.passwords import MIN_PASSWORD
 from lablink_ui.forms import password_field
-from lablink_ui.frame import public_frame
+from lablink_ui.frame import page_at, public_frame
 from lablink_ui.parts import form_token_field, link_button, tag
 
 router = APIRouter(include_in_schema=False)
@@ -28,7 +27,7 @@ _ERRORS = {
 }
 
 
-@ui.page("/invite/{token}")
+@page_at("/invite/{token}")
 async def invite(request: Request, token: str) -> None:
     """Choose a password."""
     found = await find_invite(get_house(request).db, token)

@@ -12,14 +12,14 @@ from backend.live.changes import ChangeSet, Snapshot
 from backend.services.claims import list_claims
 from backend.services.views import PoolView
 from backend.states import Access, PoolStatus, VmStatus
-from lablink_ui.frame import public_frame
+from lablink_ui.frame import page_at, public_frame
 from lablink_ui.pages.entrances import Entrance, draw_fields, draw_sign_in, draw_sign_out, look_at
 from lablink_ui.parts import link_button, tag, text
 from lablink_ui.visits import follow
 from lablink_ui.words import count, people
 
 
-@ui.page("/join/{pool}")
+@page_at("/join/{pool}")
 async def join(request: Request, pool: str) -> Response | None:
     """The claim page of a pool."""
     house = get_house(request)

@@ -14,7 +14,7 @@ from backend.services.pools import list_pools
 from backend.services.views import PoolView
 from backend.states import CheckStatus, PoolStatus
 from lablink_ui.check_list import CheckList
-from lablink_ui.frame import Frame, admin_frame
+from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.parts import Facts, Field, link_button, on_submit, tag, text
 from lablink_ui.visits import Reader, Visit, find_visit, to_login
 from lablink_ui.words import count, money
@@ -30,7 +30,7 @@ PLANNED_HOURS = 8
 _ACKNOWLEDGE = "Something stands in the way of this launch: see below. Mend it, or choose to launch all the same."
 
 
-@ui.page("/admin/create")
+@page_at("/admin/create")
 async def launch(request: Request) -> Response | None:
     """The launch page."""
     visit = await find_visit(request)

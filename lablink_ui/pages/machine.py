@@ -6,7 +6,6 @@ from datetime import datetime
 
 from fastapi import Request
 from fastapi.responses import Response
-from nicegui import ui
 
 from backend.errors import NotFound
 from backend.live.changes import ChangeSet, Snapshot
@@ -14,7 +13,7 @@ from backend.services.events import list_events
 from backend.services.views import VmView
 from backend.services.vms import get_named, get_vm_by_id
 from lablink_ui.components import LiveTable
-from lablink_ui.frame import admin_frame
+from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.pages.events import COLUMNS, NO_EVENTS
 from lablink_ui.pages.machine_conditions import MachineConditions
 from lablink_ui.pages.machine_history import MachineHistory
@@ -44,7 +43,7 @@ FACTS = {
 }
 
 
-@ui.page("/admin/instances/{hostname}")
+@page_at("/admin/instances/{hostname}")
 async def machine(request: Request, hostname: str, vm: int | None = None) -> Response | None:
     """One machine's page. Of several that bore the name the living or the latest, or the one with the id ``vm``."""
     visit = await find_visit(request)

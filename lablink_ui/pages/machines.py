@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
-from nicegui import ui
 
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.actor import Actor
@@ -16,7 +15,7 @@ from backend.services.operations import request_destroy
 from backend.services.vms import request_reboot, request_repair
 from backend.states import VmStatus
 from lablink_ui.components import Ask, Column, Empty, LiveTable, Verb
-from lablink_ui.frame import admin_frame
+from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.parts import link_button
 from lablink_ui.rows import VM_FILTERS, vm_row
 from lablink_ui.visits import Visit, attempt, find_visit, to_login
@@ -48,7 +47,7 @@ _WARNINGS = {
 }
 
 
-@ui.page("/admin/instances")
+@page_at("/admin/instances")
 async def machines(request: Request) -> Response | None:
     """The table of machines."""
     visit = await find_visit(request)
@@ -95,7 +94,7 @@ async def machines(request: Request) -> Response | None:
     return None
 
 
-@ui.page("/admin/destroy")
+@page_at("/admin/destroy")
 async def destroy(request: Request) -> Response:
     """The table of machines with destroy ready."""
     return RedirectResponse("/admin/instances?destroy=1", status_code=303)

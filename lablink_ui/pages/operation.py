@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import Request
 from fastapi.responses import Response
-from nicegui import ui
 
 from backend.errors import NotFound
 from backend.live.changes import ChangeSet, Snapshot
@@ -12,7 +11,7 @@ from backend.services.operations import get_operation, list_operation_log, reque
 from backend.services.views import OperationView
 from backend.states import OPEN_OPERATION, OperationStatus
 from lablink_ui.components import Column, Empty, LiveTable, LogView, Moment
-from lablink_ui.frame import admin_frame
+from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.parts import Chip, button, link_button, tag, text
 from lablink_ui.rows import count_done, log_line, percent_done, progress_row
 from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
@@ -26,7 +25,7 @@ COLUMNS = (
 BIGGEST_ID = 2**63 - 1
 
 
-@ui.page("/admin/operations/{number}")
+@page_at("/admin/operations/{number}")
 async def operation(request: Request, number: str) -> Response | None:
     """One operation's page."""
     visit = await find_visit(request)

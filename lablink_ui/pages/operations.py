@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from fastapi import Request
 from fastapi.responses import Response
-from nicegui import ui
 
 from backend.live.changes import ChangeSet, Snapshot
 from lablink_ui.components import Column, Empty, LiveTable
-from lablink_ui.frame import admin_frame
+from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.parts import link_button
 from lablink_ui.rows import operation_row
 from lablink_ui.visits import find_visit, to_login
@@ -25,7 +24,7 @@ COLUMNS = (
 FILTERS = (("", "All"), *((str(status), words[0]) for status, words in OPERATION_WORDS.items()))
 
 
-@ui.page("/admin/operations")
+@page_at("/admin/operations")
 async def operations(request: Request) -> Response | None:
     """The table of operations."""
     visit = await find_visit(request)

@@ -15,7 +15,7 @@ from backend.services.costs import Costs, get_costs
 from backend.services.findings import FindingView, list_findings
 from backend.states import GONE_VM, OPEN_OPERATION, OperationKind, VmStatus
 from lablink_ui.components import Column, Empty, LiveTable, Row
-from lablink_ui.frame import admin_frame
+from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.mends import draw_mend
 from lablink_ui.parts import Text, link_button, tag, text
 from lablink_ui.rows import TROUBLE, condition_notes, count_done, pool_row, trouble_reason
@@ -47,7 +47,7 @@ class _Line:
     finding: FindingView | None = None
 
 
-@ui.page("/admin")
+@page_at("/admin")
 async def overview(request: Request) -> Response | None:
     """The overview."""
     visit = await find_visit(request)

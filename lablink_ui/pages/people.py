@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import Request
 from fastapi.responses import Response
-from nicegui import ui
 
 from backend.errors import InvalidInput
 from backend.live.changes import ChangeSet, Snapshot
@@ -14,7 +13,7 @@ from backend.services.people import list_users
 from backend.states import Role
 from lablink_ui.components import Column, CopyButton, Empty, LiveTable
 from lablink_ui.forms import Values, form
-from lablink_ui.frame import Frame, admin_frame
+from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.lists import Detail, Line, LineList
 from lablink_ui.parts import Field, tag, text
 from lablink_ui.people_rows import user_row
@@ -37,7 +36,7 @@ LIVES = {"30": "30 days", "90": "90 days", "365": "A year", "": "No end"}
 _TABLES = ("users", "invites", "api_tokens", "admin_sessions")
 
 
-@ui.page("/admin/people")
+@page_at("/admin/people")
 async def people(request: Request) -> Response | None:
     """The people page."""
     visit = await find_visit(request)

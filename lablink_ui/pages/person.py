@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import Request
 from fastapi.responses import Response
-from nicegui import ui
 
 from backend.errors import InvalidInput, NotFound
 from backend.live.changes import ChangeSet, Snapshot
@@ -17,7 +16,7 @@ from backend.services.people import UserView, disable_user, enable_user, get_use
 from backend.services.second_step import reset_second_step
 from backend.states import Role
 from lablink_ui.forms import Values, form
-from lablink_ui.frame import Frame, admin_frame
+from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.lists import LineList, session_lines
 from lablink_ui.pages.people import ROLES, ShownOnce, invite_link
 from lablink_ui.parts import Chip, Facts, Field, button, link_button, tag
@@ -31,7 +30,7 @@ _DISABLE = (
 )
 
 
-@ui.page("/admin/people/{name}")
+@page_at("/admin/people/{name}")
 async def one_person(request: Request, name: str) -> Response | None:
     """One user's page."""
     visit = await find_visit(request)

@@ -13,7 +13,7 @@ from backend.services.join_codes import JoinCodeView, find_code
 from backend.services.pools import get_pool
 from backend.services.views import PoolView
 from backend.states import Access, Role, VmStatus
-from lablink_ui.frame import public_frame
+from lablink_ui.frame import page_at, public_frame
 from lablink_ui.parts import Text, button, link_button, tag, text
 from lablink_ui.visits import Reader, Visit, find_visit, to_login
 from lablink_ui.words import sentence
@@ -29,7 +29,7 @@ _FULL_SCREEN = (
 )
 
 
-@ui.page("/admin/pools/{name}/screen")
+@page_at("/admin/pools/{name}/screen")
 async def screen(request: Request, name: str) -> Response | None:
     """What a projector shows at the start of a workshop."""
     visit = await find_visit(request)

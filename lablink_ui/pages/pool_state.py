@@ -14,7 +14,7 @@ from backend.services.operations import request_rebuild
 from backend.services.pools import get_pool
 from backend.services.views import PoolView
 from lablink_ui.components import Moment
-from lablink_ui.frame import Frame, admin_frame
+from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.mends import draw_mend
 from lablink_ui.parts import button, link_button, tag
 from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
@@ -27,7 +27,7 @@ _SAYS = (
 )
 
 
-@ui.page("/admin/pools/{name}/state")
+@page_at("/admin/pools/{name}/state")
 async def pool_state(request: Request, name: str) -> Response | None:
     """The page."""
     visit = await find_visit(request)

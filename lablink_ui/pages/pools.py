@@ -15,7 +15,7 @@ from backend.services.pools import PoolSpec, create_pool, get_pool, set_pool_ope
 from backend.services.views import PoolView
 from backend.states import PoolStatus, Role
 from lablink_ui.components import CopyButton, Empty, LiveTable
-from lablink_ui.frame import Frame, admin_frame
+from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.pages.overview import POOL_COLUMNS
 from lablink_ui.pages.pool_admission import AdmissionPart
 from lablink_ui.pages.pool_fields import PoolFields
@@ -27,7 +27,7 @@ from lablink_ui.visits import Visit, attempt, find_visit, to_login
 from lablink_ui.words import POOL_WORDS
 
 
-@ui.page("/admin/pools")
+@page_at("/admin/pools")
 async def pools(request: Request) -> Response | None:
     """All pools, and a form for a new one."""
     visit = await find_visit(request)
@@ -67,7 +67,7 @@ async def pools(request: Request) -> Response | None:
     return None
 
 
-@ui.page("/admin/pools/{name}")
+@page_at("/admin/pools/{name}")
 async def pool(request: Request, name: str) -> Response | None:
     """One pool."""
     visit = await find_visit(request)

@@ -7,7 +7,6 @@ from zoneinfo import ZoneInfo
 
 from fastapi import Request
 from fastapi.responses import Response
-from nicegui import ui
 
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.pools import list_pools
@@ -21,7 +20,7 @@ from backend.services.schedules import (
     remove_schedule,
 )
 from backend.states import RunStatus
-from lablink_ui.frame import Frame, admin_frame
+from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.pages.budgets import BudgetsPart
 from lablink_ui.pages.schedule_form import draw_schedule_form
 from lablink_ui.parts import button, link_button, tag
@@ -34,7 +33,7 @@ _TABLES = ("schedules", "schedule_runs", "budgets")
 _REMOVE = "No further class comes of it. One that runs now goes on, and is stopped at its time."
 
 
-@ui.page("/admin/schedules")
+@page_at("/admin/schedules")
 async def schedules(request: Request) -> Response | None:
     """The schedules page; ``?week=2027-01-11`` shows the week of that day."""
     visit = await find_visit(request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import Request
-from nicegui import ui
 
 from backend.api.auth import get_address, get_house
 from backend.house import House
@@ -11,7 +10,7 @@ from backend.live.changes import ChangeSet, Snapshot
 from backend.services.claims import get_position, list_claims, release_own_claim
 from backend.services.views import ClaimView, PoolView, VmView
 from backend.states import OPEN_CLAIM, ClaimStatus, Health
-from lablink_ui.frame import Frame, public_frame
+from lablink_ui.frame import Frame, page_at, public_frame
 from lablink_ui.pages.seat_cards import SeatNow, SeatVisit
 from lablink_ui.pages.seat_opening import draw_key_form
 from lablink_ui.pages.seat_order import CARDS
@@ -32,7 +31,7 @@ _SIGNED_OUT = "This browser was signed out of the seat. With the seat key you op
 _GIVE_BACK = "Your session and everything in it is removed from the machine, and somebody else gets it."
 
 
-@ui.page("/seat")
+@page_at("/seat")
 async def seat(request: Request) -> None:
     """The seat of this browser; of several, the latest."""
     house, owner_hash = get_house(request), request.state.owner_hash

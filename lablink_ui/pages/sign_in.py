@@ -7,14 +7,13 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
-from nicegui import ui
 
 from backend.api.auth import get_address, get_house, is_secure
 from backend.api.cookies import clear_session, session_cookie, set_session, set_ticket
 from backend.api.csrf import read_form
 from backend.errors import LabLinkError
 from backend.services.sign_in import TICKET_S, SecondStep, sign_in, sign_out
-from lablink_ui.frame import public_frame
+from lablink_ui.frame import page_at, public_frame
 from lablink_ui.parts import Field, form_token_field, tag
 from lablink_ui.visits import find_visit, follow
 from lablink_ui.words import duration
@@ -39,7 +38,7 @@ ERRORS = {
 }
 
 
-@ui.page("/login")
+@page_at("/login")
 async def login(request: Request) -> Response | None:
     """The sign-in page."""
     target = safe_target(request.query_params.get("next", ""))

@@ -6,14 +6,13 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
-from nicegui import ui
 
 from backend.api.auth import get_address, get_house, is_secure
 from backend.api.cookies import set_session, set_ticket, ticket_cookie
 from backend.api.csrf import read_form
 from backend.errors import LabLinkError
 from backend.services.sign_in import finish_sign_in
-from lablink_ui.frame import public_frame
+from lablink_ui.frame import page_at, public_frame
 from lablink_ui.pages.sign_in import ERRORS, safe_target
 from lablink_ui.parts import Field, form_token_field, tag
 
@@ -21,7 +20,7 @@ router = APIRouter(include_in_schema=False)
 MAX_CODE = 20
 
 
-@ui.page("/login/code")
+@page_at("/login/code")
 async def login_code(request: Request) -> Response | None:
     """The page that asks for the code."""
     target = safe_target(request.query_params.get("next", ""))

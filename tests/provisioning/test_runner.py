@@ -78,6 +78,22 @@ async def test_a_state_that_cannot_be_read_is_an_error_and_no_empty_pool(runner)
         await runner.list_vms()
 
 
+async def test_a_state_emptied_by_a_killed_run_is_the_one_before_it_again(runner) -> None:
+    await runner.init()
+    state = runner.directory / "terraform.tfstate"
+    state.touch()
+    assert await runner.list_vms() == {}
+    assert not state.exists()
+    for names in (("a",), ("a", "b")):
+        await plan_for(runner, *names)
+        await runner.apply(parallelism=4)
+    state.write_text("")
+    assert await runner.list_vms() == {"a": True}
+    state.write_text("")
+    await runner.init()
+    assert await plan_for(runner, "a", "c") == {"a": ["no-op"], "c": ["create"]}
+
+
 def test_terraform_sees_none_of_our_secrets_and_nobodys_terraform_variables(runner, monkeypatch) -> None:
     for name in ("TF_VAR_hostnames", "TF_LOG", "TF_CLI_ARGS", "TF_WORKSPACE", "LABLINK_ADMIN_PASSWORD"):
         monkeypatch.setenv(name, "from outside")
