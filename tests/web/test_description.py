@@ -34,7 +34,7 @@ from tests.harness.pools import database_of
 from tests.harness.seats import Seat
 from tests.harness.server import API_TOKEN, Server
 
-EXAMPLES = 8
+EXAMPLES = 6
 TOKENS = {"viewer": "a-token-of-somebody-who-only-looks", "operator": "a-token-of-somebody-who-runs-it"}
 CREDENTIALS = (
     "nothing", "unknown", "browser", "seat", "key", "enrolment", "agent", "viewer", "operator", "admin", "session",
