@@ -58,7 +58,10 @@ export default {
       return this.found.slice(from, from + WINDOW);
     },
     countText() {
-      if (!this.needle) return this.chosen.length === this.lines.length ? `${this.lines.length} lines` : `${this.chosen.length} of ${this.lines.length} lines`;
+      if (!this.needle) {
+        const all = this.lines.length === 1 ? "1 line" : `${this.lines.length} lines`;
+        return this.chosen.length === this.lines.length ? all : `${this.chosen.length} of ${all}`;
+      }
       const at = this.here ? this.hits.indexOf(this.here) + 1 : 0;
       return at ? `${at} of ${this.hits.length}` : `${this.hits.length} ${this.hits.length === 1 ? "match" : "matches"}`;
     },
