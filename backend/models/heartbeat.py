@@ -32,33 +32,28 @@ class LatestHeartbeat(Base):
     watched: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
 
 
-class HealthSample(Base):
+class _Point:
+    """What a VM's charts show at one time."""
+
+    vm_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    at: Mapped[When] = mapped_column(DateTime(timezone=True), primary_key=True)
+    cpu_pct: Mapped[float] = mapped_column(REAL)
+    memory_pct: Mapped[float] = mapped_column(REAL)
+    disk_free_pct: Mapped[float] = mapped_column(REAL)
+    gpu_pct: Mapped[float | None] = mapped_column(REAL)
+    gpu_memory_pct: Mapped[float | None] = mapped_column(REAL)
+    gpu_temperature_c: Mapped[float | None] = mapped_column(REAL)
+
+
+class HealthSample(_Point, Base):
     """One point of a VM's charts: what one heartbeat said. Small: there are millions."""
 
     __tablename__ = "health_samples"
     __table_args__ = (Index("ix_health_samples_at", "at", postgresql_using="brin"),)
 
-    vm_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    at: Mapped[When] = mapped_column(DateTime(timezone=True), primary_key=True)
-    cpu_pct: Mapped[float] = mapped_column(REAL)
-    memory_pct: Mapped[float] = mapped_column(REAL)
-    disk_free_pct: Mapped[float] = mapped_column(REAL)
-    gpu_pct: Mapped[float | None] = mapped_column(REAL)
-    gpu_memory_pct: Mapped[float | None] = mapped_column(REAL)
-    gpu_temperature_c: Mapped[float | None] = mapped_column(REAL)
 
-
-class HealthAverage(Base):
+class HealthAverage(_Point, Base):
     """The mean of a VM's samples over ten minutes, from ``at`` on."""
 
     __tablename__ = "health_averages"
     __table_args__ = (Index("ix_health_averages_at", "at"),)
-
-    vm_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    at: Mapped[When] = mapped_column(DateTime(timezone=True), primary_key=True)
-    cpu_pct: Mapped[float] = mapped_column(REAL)
-    memory_pct: Mapped[float] = mapped_column(REAL)
-    disk_free_pct: Mapped[float] = mapped_column(REAL)
-    gpu_pct: Mapped[float | None] = mapped_column(REAL)
-    gpu_memory_pct: Mapped[float | None] = mapped_column(REAL)
-    gpu_temperature_c: Mapped[float | None] = mapped_column(REAL)

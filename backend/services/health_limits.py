@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.services.own_figures import OwnFigures, show_figures
+from backend.services.own_figures import OwnFigures
 from backend.setting_keys import HealthSettings
 
 OWN = OwnFigures("health", HealthSettings, "hot_c=85")
@@ -34,24 +34,3 @@ class HealthLimits:
         """These, with what a pool has of its own in place of them."""
         known: dict[str, Any] = OWN.known(own)
         return replace(self, **known) if known else self
-
-
-def read_own_limits(words: str) -> dict[str, float]:
-    """``hot_c=85 memory_pct=95`` as figures.
-
-    Raises:
-        InvalidInput: a name is unknown, or a figure is none or out of range.
-    """
-    return OWN.read(words)
-
-
-def show_own_limits(own: Mapping[str, float]) -> str:
-    """The same, as it is written."""
-    return show_figures(own)
-
-
-def check_own_limits(own: Mapping[str, float]) -> None:
-    """Raises:
-    InvalidInput: a name is unknown or a figure is out of range; says which.
-    """
-    OWN.check(own)

@@ -18,7 +18,7 @@ from backend.models import Claim, Pool
 from backend.services.actor import Actor
 from backend.services.aws_spec import AwsSpec
 from backend.services.healing_limits import OWN as HEALING
-from backend.services.health_limits import check_own_limits
+from backend.services.health_limits import OWN as HEALTH
 from backend.services.local_terminals import RULE, is_local_terminal
 from backend.services.moves import record_event
 from backend.services.views import PoolView
@@ -278,7 +278,7 @@ def _check(spec: PoolSpec) -> None:
     for holds, sentence in limits:
         if not holds:
             raise InvalidInput(sentence + ".")
-    check_own_limits(spec.health)
+    HEALTH.check(spec.health)
     HEALING.check(spec.healing)
     if spec.provider == AWS:
         spec.aws.check()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from backend.errors import InvalidInput
 from backend.house import House
 from backend.services.healing_limits import OWN as HEALING
-from backend.services.health_limits import read_own_limits, show_own_limits
+from backend.services.health_limits import OWN as HEALTH
 from backend.services.own_figures import show_figures
 from backend.services.pools import AWS, PoolSpec
 from lablink_ui.pages.pool_aws_fields import AwsFields
@@ -94,7 +94,7 @@ class PoolFields:
         self.health = Field(
             "Health thresholds",
             name="health",
-            value=show_own_limits(spec.health),
+            value=show_figures(spec.health),
             hint="Where they differ from the server's, such as hot_c=85 memory_pct=95 gpus=1",
             testid="pool-health",
         )
@@ -167,7 +167,7 @@ class PoolFields:
                 startup_script=self.script.value.replace("\r\n", "\n") or None,
                 cleaning_script=self.cleaning_script.value.replace("\r\n", "\n") or None,
                 cleaning_deadline_s=int(self.cleaning.value),
-                health=read_own_limits(self.health.value),
+                health=HEALTH.read(self.health.value),
                 healing=HEALING.read(self.healing.value),
                 aws=self.aws.read() if self.aws else base.aws,
             )

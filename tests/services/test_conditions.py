@@ -13,9 +13,10 @@ from backend.db.engine import Database
 from backend.errors import InvalidInput
 from backend.services.conditions import BEGIN_S, Held, health_of, judge, list_open
 from backend.services.events import list_events
-from backend.services.health_limits import HealthLimits, read_own_limits, show_own_limits
+from backend.services.health_limits import OWN, HealthLimits
 from backend.services.health_rules import REMEDIES, RULES, TITLES, Facts
 from backend.services.heartbeats import record_heartbeats
+from backend.services.own_figures import show_figures
 from backend.services.pools import get_pool, spec_of, update_pool
 from backend.services.vms import get_vm, record_silence
 from backend.states import ConditionKind, Health, Severity
@@ -156,12 +157,12 @@ def test_a_new_boot_wipes_the_slate_of_what_is_not_found_again() -> None:
 
 
 def test_own_figures_are_read_as_they_are_written_and_wrong_ones_are_named() -> None:
-    own = read_own_limits(" hot_c=85, memory_pct=95.5\n")
-    assert (own, show_own_limits(own)) == ({"hot_c": 85, "memory_pct": 95.5}, "hot_c=85 memory_pct=95.5")
+    own = OWN.read(" hot_c=85, memory_pct=95.5\n")
+    assert (own, show_figures(own)) == ({"hot_c": 85, "memory_pct": 95.5}, "hot_c=85 memory_pct=95.5")
     assert LIMITS.over(own) == replace(LIMITS, hot_c=85, memory_pct=95.5)
     for wrong in ("hot=85", "hot_c=very", "hot_c", "hot_c=1000", "hot_c=nan", "agent_version=1"):
         with pytest.raises(InvalidInput, match=r"health"):
-            read_own_limits(wrong)
+            OWN.read(wrong)
 
 
 async def test_a_condition_is_shown_told_in_the_history_and_over_again(db: Database, clock) -> None:
