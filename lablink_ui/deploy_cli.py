@@ -89,9 +89,9 @@ async def _bootstrap(environment: str, account: Account) -> int:
 
 
 async def _plan(given: argparse.Namespace, deployment: Deployment) -> int:
-    changes, plan = await deployment.plan()
+    changes = await deployment.plan()
     if given.json:
-        given.json.write_text(json.dumps(plan), encoding="utf-8")
+        given.json.write_text(json.dumps(await deployment.show_plan()), encoding="utf-8")
     _print_changes(changes)
     return 0
 
@@ -99,7 +99,7 @@ async def _plan(given: argparse.Namespace, deployment: Deployment) -> int:
 async def _apply(given: argparse.Namespace, deployment: Deployment) -> int:
     from backend.errors import Conflict
 
-    changes, _ = await deployment.plan()
+    changes = await deployment.plan()
     _print_changes(changes)
     losses = [each.address for each in changes if each.is_loss]
     if losses and not given.allow_loss:
@@ -197,7 +197,7 @@ _STILL = ": Still "
 _COUNTED: Mapping[str, Sequence[str]] = {
     "make": ("+",),
     "change": ("~",),
-    "make anew": ("-/+", "+/-"),
+    "make anew": ("-/+",),
     "destroy": ("-",),
     "keep": ("=",),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from python_terraform import IsFlagged
 from backend.errors import InvalidInput
 from backend.provisioning.deployment_aws import Account
 from backend.provisioning.output import OutputLine
+from backend.provisioning.planned import PlannedChange
 from backend.provisioning.runner import TerraformRunner, write_private
 from backend.resources import terraform_dir
 
@@ -43,13 +44,7 @@ _ANY = {"domain": "none.invalid", "image": "none", "image_tag": "0.0.0", "owner"
 _LOCAL_BACKEND = 'terraform {\n  backend "local" {}\n}\n'
 # The person's own shell decides which account it is, and where Terraform finds its providers.
 _PASSED = ("TF_CLI_CONFIG_FILE", "TF_PLUGIN_CACHE_DIR", "SSL_CERT_FILE")
-_SIGNS = {
-    ("create",): "+",
-    ("update",): "~",
-    ("delete",): "-",
-    ("delete", "create"): "-/+",
-    ("create", "delete"): "+/-",
-}
+_SIGNS = {"create": "+", "update": "~", "delete": "-", "replace": "-/+"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +104,21 @@ class Deployment:
             await self._runner.init(backend_config=config, reconfigure=IsFlagged)
         self._addresses = await self._runner.list_addresses()
 
-    async def plan(self) -> tuple[list[Change], dict[str, Any]]:
-        """What an apply would change, and the plan as JSON.
+    async def plan(self) -> list[Change]:
+        """What an apply would change.
+
+        Raises:
+            TerraformFailed, PlanUnclear
+        """
+        return _changes(await self._runner.plan(await self._all_variables(), parallelism=AT_ONCE))
+
+    async def show_plan(self) -> dict[str, Any]:
+        """The last plan with all its values, as Terraform writes it.
 
         Raises:
             TerraformFailed
         """
-        plan = await self._runner.plan(await self._all_variables(), parallelism=AT_ONCE)
-        return _changes(plan), plan
+        return await self._runner.show_plan()
 
     async def plan_destroy(self, *, with_backups: bool) -> list[Change]:
         """What a destroy would change.
@@ -158,7 +160,7 @@ class Deployment:
         if with_backups:
             await asyncio.to_thread(self.account.remove_kept, self.environment)
 
-    async def _plan_destroy(self) -> dict[str, Any]:
+    async def _plan_destroy(self) -> list[PlannedChange]:
         variables = {**_ANY, **await self._all_variables()}
         return await self._runner.plan(variables, parallelism=AT_ONCE, destroy=IsFlagged)
 
@@ -179,12 +181,10 @@ class Deployment:
         return {**self.variables, **own}
 
 
-def _changes(plan: Mapping[str, Any]) -> list[Change]:
-    """What changes, by address; what is only read or stays as it is does not count."""
+def _changes(planned: Iterable[PlannedChange]) -> list[Change]:
+    """What changes, by address; what is only taken into the state or moved within it does not count."""
     changes = [
-        Change(_SIGNS.get(tuple(each["change"]["actions"]), "?"), each["address"])
-        for each in plan.get("resource_changes", [])
-        if each["mode"] == "managed" and each["change"]["actions"] not in (["no-op"], ["read"])
+        Change(_SIGNS.get(each.action, "?"), each.address) for each in planned if each.action not in {"import", "move"}
     ]
     return sorted(changes, key=lambda each: each.address)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from backend.provisioning.planned import PlannedChange
 
 # What leaves an existing machine as it is; anything else, known to us or not, touches it.
-_HARMLESS = frozenset({"no-op", "read", "create"})
+_HARMLESS = frozenset({"create", "import", "move"})
+_VERBS = {"replace": "replace", "delete": "delete", "remove": "forget"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +25,17 @@ class Verdict:
         return not self.refusals
 
 
-def check_plan(plan: Mapping[str, Any], *, destroying: Collection[str], living: Collection[str]) -> Verdict:
-    """Judges a plan (the JSON of ``terraform show -json``, developer.hashicorp.com/terraform/internals/json-format).
+def check_plan(changes: Iterable[PlannedChange], *, destroying: Collection[str], living: Collection[str]) -> Verdict:
+    """Judges a plan by its changes.
 
     A VM is known by the ``for_each`` key of its resources. ``living`` have sent a heartbeat, once.
     """
     refusals, replaced = [], []
-    for change in plan.get("resource_changes", []):
-        hostname, actions = change.get("index"), set(change["change"]["actions"])
-        if not isinstance(hostname, str) or change.get("mode") != "managed" or hostname in destroying:
+    for change in changes:
+        if change.key is None or change.key in destroying:
             continue
-        if not actions <= _HARMLESS and hostname in living:
-            refusals.append(f"it would {_verb(actions)} {hostname}, which is a living machine")
-        elif "delete" in actions and "create" in actions:
-            replaced.append(hostname)
+        if change.action not in _HARMLESS and change.key in living:
+            refusals.append(f"it would {_VERBS.get(change.action, 'change')} {change.key}, which is a living machine")
+        elif change.action == "replace":
+            replaced.append(change.key)
     return Verdict(tuple(sorted(set(refusals))), tuple(sorted(set(replaced))))
-
-
-def _verb(actions: Collection[str]) -> str:
-    if "delete" in actions:
-        return "replace" if "create" in actions else "delete"
-    return "forget" if "forget" in actions else "change"

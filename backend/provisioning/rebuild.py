@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from backend.errors import LabLinkError
 from backend.provisioning.machines import HeldState, Machine, StateUnreadable, parse_state
 from backend.provisioning.output import VM_RESOURCE
+from backend.provisioning.planned import PlannedChange
 from backend.provisioning.process import end_leftover
 from backend.provisioning.providers import Provider, ProviderVm
 from backend.provisioning.providers.facts import Imports
@@ -41,7 +41,7 @@ async def rebuild_state(
     """Takes what exists and is missing into the state, and leaves out what is gone.
 
     Raises:
-        RebuildRefused, TerraformFailed, TerraformCancelled
+        RebuildRefused, TerraformFailed, TerraformCancelled, PlanUnclear
         LabLinkError: the provider cannot be asked, or cannot do this.
     """
     await end_leftover(terraform.directory, grace_s=terraform.grace_s)
@@ -56,8 +56,7 @@ async def rebuild_state(
     missing = _missing(held, imports) if machines else {}
     say("info", f"{len(machines)} machines exist; {len(missing)} resources are taken into the state")
     with importing(terraform.directory, missing):
-        plan = await terraform.plan({**inputs.tfvars, **imports.tfvars}, parallelism=inputs.parallelism)
-        _check(plan)
+        _check(await terraform.plan({**inputs.tfvars, **imports.tfvars}, parallelism=inputs.parallelism))
         await terraform.apply(parallelism=inputs.parallelism)
 
 
@@ -118,11 +117,11 @@ def _choose(held: HeldState, machines: Sequence[Machine]) -> list[Machine]:
     return sorted(chosen.values(), key=lambda each: each.hostname)
 
 
-def _check(plan: Mapping[str, Any]) -> None:
+def _check(changes: Iterable[PlannedChange]) -> None:
     touched = [
-        f"{'/'.join(each['change']['actions'])} {each['index']}"
-        for each in plan.get("resource_changes", [])
-        if each.get("mode") == "managed" and each["name"] == VM_RESOURCE and each["change"]["actions"] != ["no-op"]
+        f"{each.action} {each.key}"
+        for each in changes
+        if each.name == VM_RESOURCE and each.action not in {"import", "move"}
     ]
     if touched:
         raise RebuildRefused(f"The state cannot be rebuilt without touching machines: it would {', '.join(touched)}.")

@@ -18,6 +18,7 @@ from python_terraform import IsFlagged, Terraform
 from backend.errors import LabLinkError
 from backend.provisioning.locks import Lock, RunNotes, find_lock
 from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
+from backend.provisioning.planned import PlanHearer, PlannedChange
 from backend.provisioning.process import end_leftover, run
 from backend.provisioning.providers import Backend
 from backend.provisioning.state_files import STATE
@@ -110,17 +111,27 @@ class TerraformRunner:
 
     async def plan(
         self, tfvars: Mapping[str, Any], *, parallelism: int, refresh: bool = True, **options: Any
-    ) -> dict[str, Any]:
-        """Plans for these variables; returns the plan as JSON. Without ``refresh`` the state is taken at its word.
+    ) -> list[PlannedChange]:
+        """Plans for these variables; returns what would change. Without ``refresh`` the state is taken at its word.
 
         ``options`` are further ones of ``terraform plan``.
 
         Raises:
             TerraformFailed, TerraformCancelled
+            PlanUnclear: it cannot be known what would change.
         """
         write_private(self.directory / TFVARS, json.dumps(tfvars, indent=1))
         options = {"parallelism": parallelism, "refresh": refresh, **options}
-        await self._run("plan", json=IsFlagged, input=False, out=PLAN, **options)
+        hearer = PlanHearer()
+        await self._run("plan", json=IsFlagged, input=False, out=PLAN, hear=hearer.hear, **options)
+        return hearer.list_changes()
+
+    async def show_plan(self) -> dict[str, Any]:
+        """The last plan with all its values (developer.hashicorp.com/terraform/internals/json-format).
+
+        Raises:
+            TerraformFailed
+        """
         return await self._read_json("show", PLAN, json=IsFlagged)
 
     async def apply(self, *, parallelism: int) -> None:
@@ -232,13 +243,16 @@ class TerraformRunner:
             raise
         notes.forget()
 
-    async def _run_once(self, command: str, *arguments: str, **options: Any) -> None:
+    async def _run_once(
+        self, command: str, *arguments: str, hear: Callable[[str], None] = lambda _: None, **options: Any
+    ) -> None:
         if self.cancel.is_set():
             raise TerraformCancelled("cancelled")
         errors: list[str] = []
         last: deque[str] = deque(maxlen=LAST_LINES)
 
         def on_line(raw: str) -> None:
+            hear(raw)
             line = parse_line(raw, redact=self.redact)
             if line is not None:
                 last.append(line.message.strip(FRAME))

@@ -211,9 +211,9 @@ class _Execution:
         parallelism = self._worker.parallelism or inputs.parallelism
         tfvars = {**inputs.tfvars, **self._unrecorded.tfvars}
         with importing(self._terraform.directory, self._unrecorded.ids):
-            plan = await self._terraform.plan(tfvars, parallelism=parallelism, refresh=inputs.refresh)
+            changes = await self._terraform.plan(tfvars, parallelism=parallelism, refresh=inputs.refresh)
         living = run.living | await self._list_living()
-        verdict = check_plan(plan, destroying=frozenset() if is_launch else run.targets, living=living)
+        verdict = check_plan(changes, destroying=frozenset() if is_launch else run.targets, living=living)
         if not verdict.is_allowed:
             raise PlanRefused("The plan was refused: " + "; ".join(verdict.refusals) + ".")
         half_made = [name for name in verdict.replaced if name not in run.targets]

@@ -17,6 +17,7 @@ from typing import Any, cast
 import boto3
 
 from backend.provisioning.output import VM_RESOURCE
+from backend.provisioning.planned import PlannedChange
 from backend.provisioning.providers import ProviderVm
 from backend.provisioning.providers.aws import AwsProvider
 from backend.provisioning.runner import TerraformRunner, write_private
@@ -105,7 +106,7 @@ class _Pool:
         inputs = self._provider.write_inputs(self._runner.directory, self._view, vms)
         refreshed_s, _ = await self._plan(inputs.tfvars, inputs.parallelism, refresh=True)
         plan_s, plan = await self._plan(inputs.tfvars, inputs.parallelism, refresh=False)
-        touched = [each["index"] for each in plan["resource_changes"] if _touches_vm(each)]
+        touched = [each.key for each in plan if each.name == VM_RESOURCE]
         if touched != [new]:
             raise BenchFailed(f"a plan for {new} would touch {touched}")
         began = time.monotonic()
@@ -140,7 +141,7 @@ class _Pool:
 
     async def _plan(
         self, tfvars: Mapping[str, Any], parallelism: int, *, refresh: bool
-    ) -> tuple[float, dict[str, Any]]:
+    ) -> tuple[float, list[PlannedChange]]:
         began = time.monotonic()
         plan = await self._runner.plan(tfvars, parallelism=parallelism, refresh=refresh)
         return time.monotonic() - began, plan
@@ -151,7 +152,3 @@ def _copy(first: dict[str, Any], hostname: str, made: Mapping[str, Any]) -> dict
     instance["index_key"] = hostname
     instance["attributes"]["id"] = made["InstanceId"]
     return instance
-
-
-def _touches_vm(change: Mapping[str, Any]) -> bool:
-    return bool(change["name"] == VM_RESOURCE and change["change"]["actions"] != ["no-op"])

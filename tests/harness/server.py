@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from agent import leftovers
 from backend.db.embedded import EmbeddedPostgres
 from backend.provisioning.local_vms import LocalVms
 from backend.provisioning.process import end_leftover
-from tests.harness import warm_start
+from tests.harness import prepared, warm_start
 from tests.harness.waiting import until
 
 PASSWORD = "a password for tests"
@@ -27,6 +28,8 @@ API_TOKEN = "a-token-for-tests-of-more-than-24"
 LABLINK = Path(sys.executable).parent / "lablink"
 COMMAND = (str(LABLINK),)
 FAST = ("agent.heartbeat_interval_s=2",)
+# Reading the system's certificates takes 20 ms, for each client again, and none of them speaks TLS.
+TLS = ssl.create_default_context()
 
 
 def free_port() -> int:
@@ -66,9 +69,8 @@ class Server:
         """A client of this server; loopback only, whatever proxies are set."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         limits = httpx.Limits(max_connections=400, max_keepalive_connections=400)
-        return httpx.AsyncClient(
-            base_url=self.url, headers=headers, trust_env=False, timeout=60, limits=limits, **options
-        )
+        options = {"headers": headers, "limits": limits, "trust_env": False, "verify": TLS, "timeout": 60, **options}
+        return httpx.AsyncClient(base_url=self.url, **options)
 
     async def start(self) -> Server:
         """Starts it and waits until it is ready."""
@@ -89,6 +91,8 @@ class Server:
             environment["LABLINK_DATABASE_URL"] = self._database_url
         arguments = [self._verb, f"server.port={self.port}", *self._settings]
         if not self._program:
+            if not self._database_url:
+                prepared.prepare(self.home)
             self.process = warm_start.start(arguments, environment, self.log)
             return
         with self.log.open("ab") as log:

@@ -110,8 +110,12 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -
 
 def _serve() -> None:
     gc.disable()
+    from backend.settings import load_settings
     from lablink_ui import cli, main  # noqa: F401
 
+    with tempfile.TemporaryDirectory() as home:
+        # What it composes once in a process is there for all then.
+        load_settings(environment={"LABLINK_HOME": home})
     gc.freeze()
     gc.enable()
     assert threading.active_count() == 1, "a process with threads must not be forked"

@@ -135,11 +135,12 @@ async def claimed(client, email: str, *codes: int):
 
 
 async def keep_beating(agents, stop: asyncio.Event) -> None:
-    """Heartbeats all the time, as 600 machines would send them."""
+    """Fifty heartbeats a second, as a thousand machines would send them."""
     while not stop.is_set():
         for agent in agents:
             answer = await agent.beat()
             assert answer.status_code in {200, 503}, answer.text
+            await asyncio.sleep(0.02)
 
 
 async def keep_claiming(client, stop: asyncio.Event) -> dict[str, str]:

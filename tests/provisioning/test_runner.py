@@ -29,34 +29,34 @@ def runner(tmp_path: Path):
         vms.stop(hostname)
 
 
-async def plan_for(runner: TerraformRunner, *hostnames: str) -> dict[str, list[str]]:
+async def plan_for(runner: TerraformRunner, *hostnames: str) -> dict[str, str]:
     """Plans for these machines; returns what would happen to each, and keeps the plan in ``runner.shown``."""
     inputs = runner.provider.write_inputs(  # type: ignore[attr-defined]
         runner.directory, POOL, [ProviderVm(name, f"token-of-{name}") for name in hostnames]
     )
     runner.environment = inputs.environment
     runner.shown = await runner.plan(inputs.tfvars, parallelism=4)  # type: ignore[attr-defined]
-    return {each["index"]: each["change"]["actions"] for each in runner.shown["resource_changes"]}  # type: ignore[attr-defined]
+    return {each.key: each.action for each in runner.shown}  # type: ignore[attr-defined]
 
 
 async def test_plans_say_what_would_happen_and_the_guard_reads_them(runner) -> None:
     await runner.init()
     assert await runner.list_vms() == {}
-    assert await plan_for(runner, "a", "b") == {"a": ["create"], "b": ["create"]}
+    assert await plan_for(runner, "a", "b") == {"a": "create", "b": "create"}
     await runner.apply(parallelism=4)
     assert not (runner.directory / PLAN).exists()
     assert await runner.list_vms() == {"a": True, "b": True}
 
     await runner._run("taint", 'terraform_data.vm["b"]')
     assert await runner.list_vms() == {"a": True, "b": False}
-    assert await plan_for(runner, "b", "c") == {"a": ["delete"], "b": ["delete", "create"], "c": ["create"]}
+    assert await plan_for(runner, "b", "c") == {"a": "delete", "b": "replace", "c": "create"}
     verdict = check_plan(runner.shown, destroying=["a"], living=["a"])
     assert (verdict.refusals, verdict.replaced) == ((), ("b",))
     assert not check_plan(runner.shown, destroying=[], living=["a"]).is_allowed
     assert not check_plan(runner.shown, destroying=["a"], living=["b"]).is_allowed
 
     await runner.count_as_whole("b")
-    assert await plan_for(runner, "a", "b", "c") == {"a": ["no-op"], "b": ["no-op"], "c": ["create"]}
+    assert await plan_for(runner, "a", "b", "c") == {"c": "create"}
     assert check_plan(runner.shown, destroying=[], living=["a", "b", "c"]).is_allowed
 
 
@@ -91,7 +91,7 @@ async def test_a_state_emptied_by_a_killed_run_is_the_one_before_it_again(runner
     assert await runner.list_vms() == {"a": True}
     state.write_text("")
     await runner.init()
-    assert await plan_for(runner, "a", "c") == {"a": ["no-op"], "c": ["create"]}
+    assert await plan_for(runner, "a", "c") == {"c": "create"}
 
 
 def test_terraform_sees_none_of_our_secrets_and_nobodys_terraform_variables(runner, monkeypatch) -> None:
