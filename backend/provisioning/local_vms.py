@@ -99,11 +99,12 @@ class LocalVms:
     def list_running(self) -> dict[str, int]:
         """The process id of every agent that runs under this root, by hostname."""
         running = {}
-        for process in psutil.process_iter(["cmdline", "status"]):
+        # A zombie has no command line.
+        for process in psutil.process_iter(["cmdline"]):
             home = _home_of(process.info["cmdline"] or [])
-            if home is None or process.info["status"] == psutil.STATUS_ZOMBIE:
+            if home is None or home.name != "home" or home.parent.parent != self.root:
                 continue
-            if home.name == "home" and home.parent.parent == self.root and HOSTNAME.fullmatch(home.parent.name):
+            if HOSTNAME.fullmatch(home.parent.name):
                 running[home.parent.name] = process.pid
         return running
 

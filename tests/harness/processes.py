@@ -13,9 +13,9 @@ def list_processes(home: Path, name: str = "") -> list[psutil.Process]:
     root = str(home.resolve())
     return [
         process
-        for process in psutil.process_iter(["name", "cwd", "cmdline", "status"])
-        if process.info["status"] != psutil.STATUS_ZOMBIE
-        and name in {"", process.info["name"]}
+        for process in psutil.process_iter(["name", "cwd", "cmdline"])
+        # A zombie has neither a command line nor a directory.
+        if name in {"", process.info["name"]}
         and (_is_in(process.info["cwd"], root) or any(_is_in(word, root) for word in process.info["cmdline"] or ()))
     ]
 

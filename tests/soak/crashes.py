@@ -106,7 +106,7 @@ class _Life:
 
     async def come_to_rest(self) -> None:
         """Waits until nothing moves by itself any more; machines that fell silent or failed are repaired."""
-        await until(self._is_at_rest, within_s=AT_REST_S, every_s=0.2, what="everything is at rest")
+        await until(self._is_at_rest, within_s=AT_REST_S, every_s=0.5, what="everything is at rest")
         self._say("at rest")
 
     async def report(self) -> None:
@@ -119,7 +119,7 @@ class _Life:
         answer = await self._server.api.post("/api/admin/destroy", json={"all": True, "pool": "default"})
         assert answer.status_code == 202, answer.text
         self._promised.clear()
-        await until(self._is_empty, within_s=60, every_s=0.1, what="everything is destroyed")
+        await until(self._is_empty, within_s=60, every_s=0.5, what="everything is destroyed")
         await until(self._is_at_rest, within_s=10, what="the operations have ended")
         assert self._server.vms.list_existing() == []
         assert list_processes(self._server.home, "terraform") == []

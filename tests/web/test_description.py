@@ -34,7 +34,7 @@ from tests.harness.pools import database_of
 from tests.harness.seats import Seat
 from tests.harness.server import API_TOKEN, Server
 
-EXAMPLES = 6
+EXAMPLES = 3
 TOKENS = {"viewer": "a-token-of-somebody-who-only-looks", "operator": "a-token-of-somebody-who-runs-it"}
 CREDENTIALS = (
     "nothing", "unknown", "browser", "seat", "key", "enrolment", "agent", "viewer", "operator", "admin", "session",
