@@ -113,7 +113,9 @@ def _of_arrivals(arrivals: Mapping[str, Any]) -> list[Reason]:
     if state == NOT_REPLAYED:
         why = "; ".join(reasons) or "it was broken off"
         return [_against(f"The arrivals could not be replayed: {why}.", "Rehearse again.")]
-    return [_note("The arrivals were not replayed.", "Rehearse with the arrivals to see how the server bears them.")]
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    remedy = "Rehearse with the arrivals, or run `lablink swarm`, to see how the server bears them."
+    return [_note(f"The arrivals were not replayed{why}.", remedy)]
 
 
 def _against(what: str, remedy: str) -> Reason:

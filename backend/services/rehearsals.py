@@ -17,6 +17,7 @@ from backend.models import Pool, Rehearsal, RehearsalMachine, Vm
 from backend.services.actor import Actor
 from backend.services.moves import record_event
 from backend.services.pools import get_pool_row, view_of
+from backend.services.rehearsal_arrivals import RUNNING, WANTED
 from backend.services.rehearsal_need import Expected, Need, find_need
 from backend.services.rehearsal_robots import HOLDING, RULE, give_way, release_orphans
 from backend.services.rehearsal_steps import UP_SOON, skip_machine, take_step
@@ -25,7 +26,6 @@ from backend.states import GONE_VM, RehearsalStatus, RehearsalStep, Verdict, VmS
 
 # So many of a pool are kept.
 KEPT = 20
-WANTED, RUNNING = "wanted", "running"
 _NOT_REHEARSED = GONE_VM | {VmStatus.DESTROYING}
 _TIME_OVER = "the time of the rehearsal was over"
 
@@ -168,6 +168,15 @@ async def carry_on_rehearsals(db: Database, rules: RehearsalRules) -> None:
     for rehearsal_id in ids:
         await _carry_on(db, rehearsal_id, rules)
     await release_orphans(db)
+
+
+async def is_replay_wanted(db: Database, rehearsal_id: int) -> bool:
+    """Whether the arrivals of a rehearsal shall be replayed still: nobody has broken it off, and it has time left."""
+    async with db.transaction() as session:
+        rehearsal = await session.get(Rehearsal, rehearsal_id)
+        return (
+            rehearsal is not None and rehearsal.status == RehearsalStatus.RUNNING and db.now() < rehearsal.deadline_at
+        )
 
 
 async def _carry_on(db: Database, rehearsal_id: int, rules: RehearsalRules) -> None:
