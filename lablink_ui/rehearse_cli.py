@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import requests
+if TYPE_CHECKING:
+    import requests
 
 GO, NO_GO, WRONG, INTERRUPTED = 0, 1, 2, 130
 LOOK_S, ANSWER_S = 1.0, 30.0
@@ -28,8 +29,8 @@ robots give way to whoever waits.
 
 The token of an admin or operator comes from LABLINK_API_TOKEN, or from the file that LABLINK_API_TOKEN_FILE names.
 
-Exit status: 0 GO; 1 NO-GO, or broken off; 2 the command line is wrong, or the server refused; 130 ended by Ctrl-C, which
-breaks the rehearsal off.
+Exit status: 0 GO; 1 NO-GO, or broken off; 2 the command line is wrong, or the server refused; 130 ended by Ctrl-C,
+which breaks the rehearsal off.
 
 Examples:
   lablink rehearse genomics --people 30
@@ -116,7 +117,8 @@ def _need(rehearsal: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield f"no boots measured yet: {boots['lead_s'] / 60:.0f} minutes are assumed"
     if need["launch_at"]:
-        yield f"launch {need['to_launch']} more by {datetime.fromisoformat(need['launch_at']).astimezone():%a %d %b %H:%M %Z}"
+        until = datetime.fromisoformat(need["launch_at"]).astimezone()
+        yield f"launch {need['to_launch']} more by {until:%a %d %b %H:%M %Z}"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
@@ -155,6 +157,8 @@ class _Server:
     """The server's REST API, as the one whose token it is."""
 
     def __init__(self, url: str, token: str) -> None:
+        import requests
+
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise _Refused(f"--server: '{url[:200]}' is no address such as {ADDRESS}")
@@ -169,6 +173,8 @@ class _Server:
         Raises:
             _Refused: the server said no, or cannot be reached.
         """
+        import requests
+
         end = time.monotonic() + 2 * ANSWER_S
         while True:
             try:

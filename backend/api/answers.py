@@ -334,6 +334,7 @@ class RehearsalAnswer(Answer):
     people: int
     over_minutes: float
     starts_at: datetime
+    zone: str
     created_at: datetime
     ended_at: datetime | None
     reason: str | None

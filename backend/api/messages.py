@@ -218,13 +218,17 @@ class ScheduleMessage(Message):
 
 
 class RehearsalMessage(Message):
-    """`POST /api/admin/rehearsals`: so many people, the first at ``starts_at``, the last ``over_minutes`` later."""
+    """`POST /api/admin/rehearsals`: so many people, the first at ``starts_at``, the last ``over_minutes`` later.
+
+    ``zone``: by whose clocks the reasons tell times, such as Europe/Berlin.
+    """
 
     pool: Name
     people: Annotated[int, Field(ge=1, le=10_000)]
     over_minutes: Annotated[float, Field(ge=0, le=1_440, allow_inf_nan=False)] = 10
     # Lax: JSON has no times, only their words.
     starts_at: Annotated[AwareDatetime, Field(strict=False)]
+    zone: Name = "UTC"
     arrivals: bool = True
 
 

@@ -22,7 +22,7 @@ Id = Annotated[int, Path(ge=1, le=BIGGEST_ID)]
 @router.post("", status_code=201, response_model=RehearsalAnswer, responses=refusals(400, 404, 409, 413))
 async def begin(body: RehearsalMessage, admin: Admin, house: TheHouse, address: Address) -> dict[str, Any]:
     """Begins a rehearsal of a pool."""
-    expected = Expected(body.people, round(body.over_minutes * 60), body.starts_at)
+    expected = Expected(body.people, round(body.over_minutes * 60), body.starts_at, body.zone)
     rehearsal = await start_rehearsal(
         house.db,
         body.pool,
@@ -56,6 +56,7 @@ def plain_rehearsal(rehearsal: RehearsalView) -> dict[str, Any]:
         "people": expected.people,
         "over_minutes": expected.over_s / 60,
         "starts_at": expected.starts_at,
+        "zone": expected.zone,
         "created_at": rehearsal.created_at,
         "ended_at": rehearsal.ended_at,
         "reason": rehearsal.reason,

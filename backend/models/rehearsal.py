@@ -37,6 +37,7 @@ class Rehearsal(Base):
     people: Mapped[int]
     over_s: Mapped[int]
     starts_at: Mapped[When]
+    zone: Mapped[Words]
     created_by: Mapped[Words]
     created_at: Mapped[When]
     deadline_at: Mapped[When]

@@ -14,6 +14,7 @@ from backend.errors import InvalidInput
 from backend.models import Pool, ScheduleRun, Vm
 from backend.services.fuses import find_fuse
 from backend.services.lead_times import BootTimes, measure_boots
+from backend.services.recurrence import find_zone
 from backend.states import PoolStatus, RunStatus, VmStatus
 
 MAX_PEOPLE, MAX_OVER_S, MAX_AHEAD = 10_000, 86_400, timedelta(days=60)
@@ -24,11 +25,15 @@ COMING = (VmStatus.PROVISIONING, VmStatus.BOOTING)
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Who is expected: so many people, the first as the class starts, the last ``over_s`` seconds later."""
+    """Who is expected: so many people, the first as the class starts, the last ``over_s`` seconds later.
+
+    ``zone``: by whose clocks times are told.
+    """
 
     people: int
     over_s: int
     starts_at: datetime
+    zone: str = "UTC"
 
     def arrival_of(self, number: int) -> datetime:
         """When this person comes, counted from 1."""
@@ -40,6 +45,7 @@ class Expected:
         Raises:
             InvalidInput: a figure is out of range.
         """
+        find_zone(self.zone)
         limits: list[tuple[bool, str]] = [
             (1 <= self.people <= MAX_PEOPLE, f"The number of people is from 1 to {MAX_PEOPLE:,}"),
             (0 <= self.over_s <= MAX_OVER_S, "People arrive over 0 minutes to a day"),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from backend.services.rehearsal_need import Need
 from backend.services.views import PoolView
@@ -54,15 +55,26 @@ class Reason:
 
 
 def judge(
-    pool: PoolView, need: Need, machines: Sequence[RehearsedMachine], arrivals: Mapping[str, Any], *, now: datetime
+    pool: PoolView,
+    need: Need,
+    machines: Sequence[RehearsedMachine],
+    arrivals: Mapping[str, Any],
+    *,
+    now: datetime,
+    zone: str = "UTC",
 ) -> tuple[Verdict, list[Reason]]:
-    """The verdict, and its reasons: those against the class first."""
-    found = [*_of_need(pool, need, now), *_of_machines(pool, machines), *_of_arrivals(arrivals)]
+    """The verdict, and its reasons: those against the class first. Times are told by the clocks in ``zone``."""
+    found = [*_of_need(pool, need, now, ZoneInfo(zone)), *_of_machines(pool, machines), *_of_arrivals(arrivals)]
     verdict = Verdict.NO_GO if any(each.is_against for each in found) else Verdict.GO
     return verdict, sorted(found, key=lambda each: not each.is_against)
 
 
-def _of_need(pool: PoolView, need: Need, now: datetime) -> list[Reason]:
+def say_time(at: datetime, zone: ZoneInfo) -> str:
+    """``Monday 11 January 08:55 CET``."""
+    return f"{at.astimezone(zone):%A %-d %B %H:%M %Z}"
+
+
+def _of_need(pool: PoolView, need: Need, now: datetime, zone: ZoneInfo) -> list[Reason]:
     found = []
     if need.obstacle:
         found.append(_against(need.obstacle, "Until then nobody can sit down at what is missing."))
@@ -72,10 +84,12 @@ def _of_need(pool: PoolView, need: Need, now: datetime) -> list[Reason]:
     if need.to_launch and need.launch_at and need.short_at:
         what = f"{_count(need.to_launch, 'machine')} {'is' if need.to_launch == 1 else 'are'} to be launched"
         if need.launch_at < now:
-            late = f"{what}, and should have been by {_time(need.launch_at)}."
-            found.append(_against(late, f"Launch now. From {_time(need.short_at)} on people may wait in line a while."))
+            late = f"{what}, and should have been by {say_time(need.launch_at, zone)}."
+            found.append(
+                _against(late, f"Launch now. From {say_time(need.short_at, zone)} on people may wait in line a while.")
+            )
         else:
-            found.append(_note(f"{what}.", f"Launch by {_time(need.launch_at)}, by hand or by a schedule."))
+            found.append(_note(f"{what}.", f"Launch by {say_time(need.launch_at, zone)}, by hand or by a schedule."))
     if not need.boots.measured:
         what = f"No boots of this pool's machines were measured yet: {need.boots.lead_s // 60} minutes are assumed."
         found.append(_note(what, "Launch one machine: then it is known."))
@@ -133,7 +147,3 @@ def _names(hostnames: Sequence[str]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%A %-d %B %H:%M} {at:%Z}".strip()

@@ -88,6 +88,7 @@ async def start_rehearsal(
                 people=expected.people,
                 over_s=expected.over_s,
                 starts_at=expected.starts_at,
+                zone=expected.zone,
                 created_by=actor.name,
                 created_at=now,
                 deadline_at=now + timedelta(seconds=rules.deadline_s),
@@ -221,7 +222,7 @@ async def _conclude(db: Database, rehearsal_id: int, rules: RehearsalRules) -> N
         is_replaying = rehearsal.arrivals["state"] in {WANTED, RUNNING}
         if is_replaying or not all(machine.is_over for machine in machines):
             return
-        verdict, reasons = judge(view_of(pool), need, machines, rehearsal.arrivals, now=db.now())
+        verdict, reasons = judge(view_of(pool), need, machines, rehearsal.arrivals, now=db.now(), zone=rehearsal.zone)
         rehearsal.status, rehearsal.ended_at = RehearsalStatus.FINISHED, db.now()
         rehearsal.verdict, rehearsal.reasons = verdict, [each.as_json() for each in reasons]
         message = f"The rehearsal of pool {pool.name} says {verdict}: {_summary(reasons)}"
@@ -289,7 +290,7 @@ async def _lock(session: AsyncSession, rehearsal_id: int) -> Rehearsal:
 
 
 def _expected(rehearsal: Rehearsal) -> Expected:
-    return Expected(rehearsal.people, rehearsal.over_s, rehearsal.starts_at)
+    return Expected(rehearsal.people, rehearsal.over_s, rehearsal.starts_at, rehearsal.zone)
 
 
 def _note(session: AsyncSession, rehearsal: Rehearsal, kind: str, message: str, actor: Actor, at: datetime) -> None:

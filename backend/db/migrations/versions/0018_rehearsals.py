@@ -51,6 +51,7 @@ def _create_rehearsals() -> None:
         sa.Column("people", sa.Integer(), nullable=False),
         sa.Column("over_s", sa.Integer(), nullable=False),
         sa.Column("starts_at", WHEN, nullable=False),
+        sa.Column("zone", sa.Text(), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column("created_at", WHEN, nullable=False),
         sa.Column("deadline_at", WHEN, nullable=False),
