@@ -134,6 +134,7 @@ class _Page:
         found = await find_last_rehearsal(self._visit.house.db, self._pool.id)
         self._verdict.show(found)
         if found is None:
+            self._reset_table()
             return
         is_first, self._shown = self._shown is None or self._shown.id != found.id, found
         for part in (self._parts, self._machines):

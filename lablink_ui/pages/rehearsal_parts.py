@@ -11,7 +11,7 @@ from backend.services.rehearsal_verdict import Reason, say_time
 from backend.services.rehearsals import RehearsalView
 from backend.states import RehearsalStatus
 from lablink_ui.parts import Chip, Facts, tag, text
-from lablink_ui.words import VERDICT_WORDS, count, duration, people, person, sentence
+from lablink_ui.words import VERDICT_WORDS, count, duration, people, person, sentence, span
 
 _ENOUGH = 3
 _ARRIVALS_WORDS = {
@@ -89,7 +89,7 @@ class ArrivalsPart:
             seated=_figure(seen.get("seated")),
             line=_figure(seen.get("in_line")),
             errors=_figure(seen.get("errors")),
-            wait=", ".join(waits) or None,
+            wait=sentence(", ".join(waits)) or None,
             why="; ".join(seen.get("reasons") or ()) or None,
         )
 
@@ -142,7 +142,7 @@ def _draw(reason: Reason) -> None:
 
 
 def _who(seen: Mapping[str, Any]) -> str:
-    return f"{people(seen['people'])} within {duration(seen['within_s'])}, {count(seen['agents'], 'machine')}"
+    return f"{people(seen['people'])} within {span(seen['within_s'])}, {count(seen['agents'], 'machine')}"
 
 
 def _state(rehearsal: RehearsalView) -> tuple[str, tuple[str, str]]:
