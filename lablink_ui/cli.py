@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lablink_ui import admin_cli, deploy_cli, rehearse_cli
+from lablink_ui.swarm import command as swarm
 
 if TYPE_CHECKING:
     from backend.settings import Settings
@@ -63,6 +64,7 @@ _VERBS = {
     "deploy": "put the server on AWS: bootstrap, plan, apply, destroy",
     "rehearse": "the evening before a class: try every machine, replay the arrivals, say go or no-go",
     "bench": "measure, and print the figures as ratios to a limit of this machine",
+    "swarm": "load a running server with machines and people, and judge what they saw",
     "config": "list every setting with its value, range and meaning",
     "keys": "rotate the keys that seal and sign (nobody is thrown out), or print a new one for LABLINK_KEYS",
 }
@@ -83,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_bench(given.scenarios, json_file=given.json)
         if given.verb == "rehearse":
             return rehearse_cli.run_rehearse(given)
+        if given.verb == "swarm":
+            return swarm.run_swarm(given)
         if given.verb in {"demo", "serve"}:
             _end_when_told()
         return _with_settings(given)
@@ -216,6 +220,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.epilog = _BENCH_HELP
         elif verb == "rehearse":
             rehearse_cli.add_arguments(sub)
+        elif verb == "swarm":
+            swarm.add_arguments(sub)
         elif verb == "admin":
             admin_cli.add_verbs(sub)
         elif verb == "deploy":

@@ -46,7 +46,9 @@ async def test_a_rehearsal_names_the_machine_whose_check_fails_and_says_go_once_
     assert "! dress-002: the check command ended with exit status 1." in said
     assert "dress-001: the check" not in said
     await set_check(shared_server, "dress", check.partition(" && ")[0])
-    status, said = await rehearse(shared_server, "dress", "--no-arrivals")
+    status, said = await rehearse(shared_server, "dress", "--over", "0.05")
     assert (status, "\nGO\n" in said) == (0, True), said
+    assert "arrivals: 2 people within 3 s, 2 machines" in said
+    assert "arrivals: 2 seated, 0 in line, 0 errors" in said
     vms = await shared_server.list_vms()
     assert {(vms[name]["status"], vms[name]["email"]) for name in hostnames} == {("available", None)}
