@@ -116,6 +116,8 @@ def _need(rehearsal: Mapping[str, Any]) -> Iterator[str]:
         )
     else:
         yield f"no boots measured yet: {boots['lead_s'] / 60:.0f} minutes are assumed"
+    if last := need.get("last_class"):
+        yield f"the last class: {last['people']} people came, nine of ten within {last['within_s'] / 60:.0f} min"
     if need["launch_at"]:
         until = datetime.fromisoformat(need["launch_at"]).astimezone()
         yield f"launch {need['to_launch']} more by {until:%a %d %b %H:%M %Z}"

@@ -322,6 +322,7 @@ class NeedItem(Answer):
     short_at: datetime | None
     launch_at: datetime | None
     obstacle: str | None
+    last_class: dict[str, int] | None
     boots: dict[str, float | None]
 
 

@@ -224,7 +224,7 @@ class RehearsalMessage(Message):
     """
 
     pool: Name
-    people: Annotated[int, Field(ge=1, le=10_000)]
+    people: Annotated[int, Field(ge=1, le=2_000)]
     over_minutes: Annotated[float, Field(ge=0, le=1_440, allow_inf_nan=False)] = 10
     # Lax: JSON has no times, only their words.
     starts_at: Annotated[AwareDatetime, Field(strict=False)]

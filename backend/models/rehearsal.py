@@ -24,7 +24,7 @@ class Rehearsal(Base):
     __table_args__ = (
         one_of("status", RehearsalStatus),
         one_of("verdict", Verdict),
-        CheckConstraint("people BETWEEN 1 AND 10000", name="people"),
+        CheckConstraint("people BETWEEN 1 AND 2000", name="people"),
         CheckConstraint("over_s BETWEEN 0 AND 86400", name="over_s"),
         # One of a pool at a time.
         Index("uq_rehearsals_running", "pool_id", unique=True, postgresql_where=text("status = 'running'")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,10 +14,11 @@ from backend.errors import InvalidInput
 from backend.models import Pool, ScheduleRun, Vm
 from backend.services.fuses import find_fuse
 from backend.services.lead_times import BootTimes, measure_boots
+from backend.services.past_classes import PastClass, measure_last_class
 from backend.services.recurrence import find_zone
 from backend.states import PoolStatus, RunStatus, VmStatus
 
-MAX_PEOPLE, MAX_OVER_S, MAX_AHEAD = 10_000, 86_400, timedelta(days=60)
+MAX_PEOPLE, MAX_OVER_S, MAX_AHEAD = 2_000, 86_400, timedelta(days=60)
 # A machine that was silent or unwell a moment ago is up all the same: what it is worth, the rehearsal says.
 UP = (VmStatus.AVAILABLE, VmStatus.IN_USE, VmStatus.CLEANING)
 COMING = (VmStatus.PROVISIONING, VmStatus.BOOTING)
@@ -63,7 +64,7 @@ class Need:
     """Machines: ``needed``, ``up``, ``coming``, the pool's ``most``, and how many are ``to_launch``.
 
     ``short_at`` is when the first person would find none, ``launch_at`` until when the missing ones must be launched;
-    ``obstacle`` what keeps people out, or machines from being launched.
+    ``obstacle`` what keeps people out, or machines from being launched; ``last_class`` how many came to the last one.
     """
 
     needed: int
@@ -75,6 +76,7 @@ class Need:
     short_at: datetime | None = None
     launch_at: datetime | None = None
     obstacle: str | None = None
+    last_class: PastClass | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As it is kept."""
@@ -89,7 +91,8 @@ class Need:
     def of(cls, kept: Mapping[str, Any]) -> Need:
         """What was kept."""
         times = {name: datetime.fromisoformat(kept[name]) if kept[name] else None for name in ("short_at", "launch_at")}
-        return cls(**{**kept, **times, "boots": BootTimes(**kept["boots"])})
+        last = PastClass(**kept["last_class"]) if kept.get("last_class") else None
+        return cls(**{**kept, **times, "boots": BootTimes(**kept["boots"]), "last_class": last})
 
 
 def plan(expected: Expected, up: int, coming: int, most: int, boots: BootTimes, obstacle: str | None = None) -> Need:
@@ -107,7 +110,8 @@ async def find_need(session: AsyncSession, pool: Pool, expected: Expected, *, de
     counts = (await session.execute(select(up, coming).where(Vm.pool_id == pool.id))).one()
     boots = await measure_boots(session, pool.id, default_s=default_lead_s)
     obstacle = await _find_obstacle(session, pool, expected.starts_at)
-    return plan(expected, *counts, most=pool.max, boots=boots, obstacle=obstacle)
+    need = plan(expected, *counts, most=pool.max, boots=boots, obstacle=obstacle)
+    return replace(need, last_class=await measure_last_class(session, pool.id))
 
 
 async def _find_obstacle(session: AsyncSession, pool: Pool, at: datetime) -> str | None:

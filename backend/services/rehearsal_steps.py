@@ -15,6 +15,7 @@ from backend.db.engine import Database
 from backend.errors import Conflict
 from backend.models import Claim, Command, Pool, RehearsalMachine, Terminal, Vm
 from backend.request_ids import request_data
+from backend.services.emails import is_robot
 from backend.services.rehearsal_robots import HOLDING, RULE, is_fit, seat_robot, unseat_robot
 from backend.services.sessions import lock_claim
 from backend.services.terminals import OPEN_DEADLINE_S, request_terminal
@@ -77,6 +78,9 @@ async def _in_turn(db: Database, seen: RehearsalMachine, step: _Step) -> bool:
 
 async def _begin(session: AsyncSession, db: Database, vm: Vm, row: RehearsalMachine, *, may_claim: bool) -> bool:
     if vm.status == VmStatus.IN_USE:
+        if is_robot(vm.email or ""):
+            # A former rehearsal's, which is just leaving.
+            return False
         return _end(row, db, "somebody uses it, so that it works for them", "", step=RehearsalStep.SKIPPED)
     if vm.status in {VmStatus.DESTROYING, VmStatus.DESTROYED}:
         return _end(row, db, "it was taken away meanwhile", "", step=RehearsalStep.SKIPPED)

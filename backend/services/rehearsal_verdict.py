@@ -81,6 +81,9 @@ def _of_need(pool: PoolView, need: Need, now: datetime, zone: ZoneInfo) -> list[
     if need.needed > need.most:
         what = f"{need.needed} people are expected, and pool {pool.name} may have {need.most} machines."
         found.append(_against(what, f"Set its most machines to {need.needed}, or have people wait in line."))
+    if need.last_class and need.last_class.people > need.needed:
+        what = f"{need.last_class.people} people came to the last class, and {need.needed} are expected."
+        found.append(_note(what, "Rehearse for more, if as many may come again."))
     if need.to_launch and need.launch_at and need.short_at:
         what = f"{_count(need.to_launch, 'machine')} {'is' if need.to_launch == 1 else 'are'} to be launched"
         if need.launch_at < now:

@@ -26,7 +26,7 @@ from backend.services.rehearsals import RehearsalRules, carry_on_rehearsals, is_
 from backend.settings import Settings
 
 # Beyond the arrivals themselves: enrolling, the last people's clicks, and all that leaves again.
-BEYOND_S, END_S, LOOK_S = 600.0, 20.0, 1.0
+BEYOND_S, END_S, LOOK_S = 600.0, 5.0, 1.0
 STAY_S = 5
 REPORT, SCENARIO = "swarm.json", "scenario.yaml"
 # Where a server listens that loopback reaches, and by which address.

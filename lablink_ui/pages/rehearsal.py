@@ -11,9 +11,10 @@ from nicegui import ui
 
 from backend.errors import InvalidInput, NotFound
 from backend.live.changes import ChangeSet, Snapshot
+from backend.services.past_classes import PastClass, find_last_class
 from backend.services.pools import get_pool
 from backend.services.recurrence import find_zone, list_zones
-from backend.services.rehearsal_need import Expected
+from backend.services.rehearsal_need import MAX_PEOPLE, Expected
 from backend.services.rehearsals import RehearsalView, end_rehearsal, find_last_rehearsal, start_rehearsal
 from backend.services.views import PoolView
 from backend.states import RehearsalStatus
@@ -53,21 +54,22 @@ async def rehearsal(request: Request, name: str) -> Response | None:
             link_button("All pools", "/admin/pools", classes="primary")
             await visit.follow(frame)
         return None
+    last = await find_last_class(visit.house.db, pool.id)
     subtitle = "The evening before: does everything work, and are there enough machines?"
     with admin_frame(f"Rehearsal of {name}", active="pools", user=visit.admin.name, subtitle=subtitle) as frame:
         with frame.buttons:
             link_button("Back to the pool", f"/admin/pools/{name}")
-        await _Page(visit, pool, frame).follow()
+        await _Page(visit, pool, frame, last).follow()
     return None
 
 
 class _Page:
-    def __init__(self, visit: Visit, pool: PoolView, frame: Frame) -> None:
+    def __init__(self, visit: Visit, pool: PoolView, frame: Frame, last: PastClass | None) -> None:
         self._visit, self._pool, self._frame = visit, pool, frame
         self._shown: RehearsalView | None = None
         self._verdict = VerdictPart()
         with tag("div", "grid2"):
-            self._draw_form()
+            self._draw_form(last)
             with tag("div", "stack") as self._parts:
                 self._need, self._arrivals = NeedPart(), ArrivalsPart()
         with tag("section", "section", aria_label="Machines") as self._machines:
@@ -93,14 +95,14 @@ class _Page:
 
         await self._visit.follow(self._frame, start=lambda _: self._reader.ask(), on_changes=change)
 
-    def _draw_form(self) -> None:
+    def _draw_form(self, last: PastClass | None) -> None:
         if not self._visit.may_operate:
             tag("p", "note", f"As {self._visit.admin.role} you may look. Operators and admins rehearse.")
             return
         with form("Rehearse a class", aria_label="Rehearse a class") as card:
             tag("p", "sub", _SAYS)
             with tag("div", "fields"):
-                _draw_fields(self._visit.house.db.now())
+                _draw_fields(self._visit.house.db.now(), last)
             _choice("Replay the arrivals with simulated machines and people", "arrivals", is_on=True)
             card.finish("Rehearse", testid="rehearsal-submit", tone="primary")
         card.on_send(self._start)
@@ -156,14 +158,23 @@ class _Page:
         return [rehearsed_row(number, machine) for number, machine in enumerate(machines)]
 
 
-def _draw_fields(now: datetime) -> None:
-    Field("People expected", name="people", kind="number", testid="rehearsal-people", value="30", min=1, max=10_000)
+def _draw_fields(now: datetime, last: PastClass | None) -> None:
+    """As many as came to the last class, and over the same time, to begin with."""
+    Field(
+        "People expected",
+        name="people",
+        kind="number",
+        testid="rehearsal-people",
+        value=str(last.people if last else 30),
+        min=1,
+        max=MAX_PEOPLE,
+    )
     Field(
         "They arrive over, minutes",
         name="over",
         kind="number",
         testid="rehearsal-over",
-        value="10",
+        value=str(-(-last.within_s // 60) if last else 10),
         min=0,
         max=1_440,
         step="any",

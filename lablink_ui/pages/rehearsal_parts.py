@@ -36,6 +36,7 @@ class NeedPart:
                     "launch": "To launch",
                     "by": "Launch by",
                     "boots": "Boots so far",
+                    "last": "The last class",
                 }
             )
 
@@ -51,6 +52,7 @@ class NeedPart:
             launch=count(need.to_launch, "machine") if need.to_launch else "None",
             by=say_time(need.launch_at, zone) if need.launch_at else None,
             boots=_boots(need),
+            last=_last_class(need),
         )
 
 
@@ -161,6 +163,11 @@ def _boots(need: Need) -> str:
     said = f"half within {half}, nine of ten within {most} (the last {boots.measured})"
     few = "" if boots.measured >= _ENOUGH else f"; too few to go by: {duration(boots.lead_s)} are assumed"
     return sentence(said) + few
+
+
+def _last_class(need: Need) -> str | None:
+    last = need.last_class
+    return f"{people(last.people)} came, nine of ten within {duration(last.within_s)}" if last else None
 
 
 def _figure(value: object) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from backend.services.actor import Actor
-from backend.services.pools import get_pool, spec_of, update_pool
+from backend.services.pools import get_pool, list_pools, spec_of, update_pool
 from tests.harness.pools import database_of, make_pool
 from tests.harness.server import API_TOKEN, LABLINK, Server
 
@@ -50,5 +50,8 @@ async def test_a_rehearsal_names_the_machine_whose_check_fails_and_says_go_once_
     assert (status, "\nGO\n" in said) == (0, True), said
     assert "arrivals: 2 people within 3 s, 2 machines" in said
     assert "arrivals: 2 seated, 0 in line, 0 errors" in said
+    async with database_of(shared_server) as db:
+        assert not [pool for pool in await list_pools(db) if pool.is_rehearsal]
     vms = await shared_server.list_vms()
+    assert not [name for name in vms if name.startswith("swarm-")]
     assert {(vms[name]["status"], vms[name]["email"]) for name in hostnames} == {("available", None)}

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from sqlalchemy import text
 
 from backend.db.engine import Database
-from backend.errors import Conflict, InvalidInput
+from backend.errors import Conflict, InvalidInput, Unauthenticated
+from backend.models import Schedule, ScheduleRun
 from backend.services.actor import Actor
 from backend.services.claims import get_claim, list_claims, request_claim
 from backend.services.commands import expire_commands, list_commands_for_agent, record_command_result
+from backend.services.enrolments import announce_boot, create_enrolments
 from backend.services.heartbeats import HeartbeatReport
 from backend.services.lead_times import BootTimes
-from backend.services.pools import PoolSpec, create_pool, ensure_pool, get_pool, spec_of, update_pool
+from backend.services.operations import request_launch
+from backend.services.pools import PoolSpec, create_pool, ensure_pool, get_pool, list_pools, spec_of, update_pool
 from backend.services.refills import refill_pools
+from backend.services.rehearsal_arrivals import begin_replay, find_due_replay, record_replay
 from backend.services.rehearsal_need import Expected, Need, plan
 from backend.services.rehearsal_verdict import judge
 from backend.services.rehearsals import (
@@ -28,9 +33,11 @@ from backend.services.rehearsals import (
     preview_need,
     start_rehearsal,
 )
+from backend.services.sign_in import authenticate_api_token
 from backend.services.terminals import record_connected
-from backend.services.vms import get_vm_by_id, record_silence
-from backend.states import ClaimStatus, RehearsalStatus, RehearsalStep, Verdict, VmStatus
+from backend.services.throttles import Throttle
+from backend.services.vms import get_vm_by_id, list_vms, record_silence
+from backend.states import ClaimStatus, RehearsalStatus, RehearsalStep, RunStatus, Verdict, VmStatus
 from tests.conftest import Clock
 from tests.services.healing_world import HealingLimits, World
 from tests.services.worlds import ADMIN, make_machines, obey, status_of
@@ -51,6 +58,8 @@ async def play(db: Database, rehearsal: RehearsalView, machines: list[HeartbeatR
         await carry_on_rehearsals(db, RULES)
         for machine in machines:
             await answer(db, machine, fails=fails)
+        if (await get_rehearsal(db, rehearsal.id)).status is RehearsalStatus.FINISHED:
+            break
     assert (await get_rehearsal(db, rehearsal.id)).status is RehearsalStatus.FINISHED
 
 
@@ -104,7 +113,7 @@ async def test_the_time_to_launch_rests_on_what_the_pools_machines_took_so_far(d
     assert known.launch_at == expected.starts_at - timedelta(seconds=known.boots.lead_s)
 
 
-@pytest.mark.parametrize("wrong", [{"people": 0}, {"people": 10_001}, {"over_s": 90_000}, {"starts_at": NINE}])
+@pytest.mark.parametrize("wrong", [{"people": 0}, {"people": 2_001}, {"over_s": 90_000}, {"starts_at": NINE}])
 async def test_what_no_class_is_is_refused(db: Database, wrong: dict[str, object]) -> None:
     await make_machines(db, 1)
     expected = replace(Expected(5, 600, db.now()), **wrong)
@@ -202,6 +211,13 @@ async def test_a_rehearsal_goes_on_where_a_dead_server_left_it_and_no_robot_outl
     await carry_on_rehearsals(db, RULES)
     # All that a server knows stands in the database: another one has nothing else to go by.
     await answer(db, machines[0])
+    other = Database(db.conninfo, now=clock)
+    await play(other, rehearsal, machines)
+    await other.close()
+    assert {machine.status for machine in (await get_rehearsal(db, rehearsal.id)).machines} == {"passed"}
+    # One that somebody breaks off.
+    rehearsal = await begin(db)
+    await carry_on_rehearsals(db, RULES)
     ended = await end_rehearsal(db, rehearsal.id, actor=ADMIN)
     assert (ended.status, ended.reason) == (RehearsalStatus.ENDED, "broken off by test")
     assert {machine.status for machine in ended.machines} == {"skipped"}
@@ -249,6 +265,68 @@ async def test_what_robots_hold_is_not_refilled_and_nobody_else_may_call_himself
     assert await refill_pools(db) == []
     with pytest.raises(InvalidInput):
         await request_claim(db, "lab", "Rehearsal-lab-m0@Robot.Invalid", owner_hash=b"a" * 32)
+
+
+async def test_the_arrivals_have_a_pool_of_their_own_that_goes_with_all_that_was_simulated_in_it(db: Database) -> None:
+    machines = await make_machines(db, 1)
+    expected = Expected(2, 600, db.now() + timedelta(hours=12))
+    rehearsal = await start_rehearsal(db, "lab", expected, RULES, with_arrivals=True, actor=ADMIN)
+    assert await find_due_replay(db) is None
+    for _ in range(8):
+        await carry_on_rehearsals(db, RULES)
+        await answer(db, machines[0])
+    assert await find_due_replay(db) == rehearsal.id
+    replay = await begin_replay(db, rehearsal.id, most_s=60)
+    assert replay is not None
+    assert (replay.people, replay.agents, replay.within_s) == (2, 2, 60)
+    assert (await get_pool(db, replay.pool)).is_rehearsal
+    await authenticate_api_token(db, replay.token, throttle=Throttle(9, 60), address=None)
+    # Nothing real gets in there.
+    with pytest.raises(Conflict, match="simulated"):
+        await request_launch(db, replay.pool, 1, actor=ADMIN)
+    for hostname, is_refused in (("gpu-01", True), ("swarm-0001", False)):
+        (token,) = await create_enrolments(db, replay.pool, 1, actor=ADMIN)
+        with pytest.raises(Conflict, match="simulated") if is_refused else contextlib.nullcontext():
+            await announce_boot(db, token, hostname=hostname, boot_id="boot-1", agent_version="1")
+    await request_claim(db, replay.pool, "swarm-1@swarm.example", owner_hash=b"s" * 32)
+    # Its server is killed; the next one begins anew, and what the first one says then is nothing.
+    again = await begin_replay(db, rehearsal.id, most_s=60)
+    assert again is not None
+    report = {"verdict": "ok", "agents": 2, "people": 2, "errors": 0, "seated": 2, "in_line": 0, "reasons": [],
+              "join_to_seat_ms": {"p50": 80, "p95": "soon"}}  # fmt: skip
+    await record_replay(db, replay, {**report, "verdict": "failed"})
+    await record_replay(db, again, report)
+    assert [pool.name for pool in await list_pools(db)] == ["lab"]
+    assert [vm.hostname for vm in await list_vms(db)] == ["lab-m0"]
+    with pytest.raises(Unauthenticated):
+        await authenticate_api_token(db, again.token, throttle=Throttle(9, 60), address=None)
+    await carry_on_rehearsals(db, RULES)
+    seen = await get_rehearsal(db, rehearsal.id)
+    assert seen.arrivals["state"] == "replayed"
+    assert seen.arrivals["join_to_seat_ms"] == {"p50": 80.0, "p95": None, "p99": None}
+    assert seen.verdict is Verdict.GO
+
+
+async def test_how_many_came_to_the_last_class_is_known(db: Database, clock: Clock) -> None:
+    await make_machines(db, 3)
+    now = db.now()
+    async with db.transaction() as session:
+        session.add(
+            Schedule(pool_id=1, name="lab", zone="UTC", weekdays=[0], starts=time(9), stops=time(12), skips=[],
+                     first_on=now.date(), count=3, catch_up_s=0, created_by="t", created_at=now, counts_from=now)
+        )  # fmt: skip
+        await session.flush()
+        session.add(
+            ScheduleRun(schedule_id=1, pool_id=1, status=RunStatus.RUNNING, started_at=now - timedelta(minutes=10),
+                        starts_at=now, stops_at=now + timedelta(hours=3))
+        )  # fmt: skip
+    for minute, name in enumerate(("ada", "bob", "chen")):
+        clock.advance(60 * minute)
+        await request_claim(db, "lab", f"{name}@lab.org", owner_hash=name.encode().ljust(32))
+    last = (await begin(db)).need.last_class
+    assert last is not None
+    assert last.people == 3
+    assert 120 < last.within_s <= 190
 
 
 async def test_a_check_command_is_one_line(db: Database) -> None:

@@ -63,7 +63,7 @@ def _create_rehearsals() -> None:
         sa.Column("reasons", postgresql.JSONB(), nullable=False),
         sa.CheckConstraint("status IN ('ended', 'finished', 'running')", name=op.f("ck_rehearsals_status")),
         sa.CheckConstraint("verdict IN ('go', 'no-go')", name=op.f("ck_rehearsals_verdict")),
-        sa.CheckConstraint("people BETWEEN 1 AND 10000", name=op.f("ck_rehearsals_people")),
+        sa.CheckConstraint("people BETWEEN 1 AND 2000", name=op.f("ck_rehearsals_people")),
         sa.CheckConstraint("over_s BETWEEN 0 AND 86400", name=op.f("ck_rehearsals_over_s")),
         sa.ForeignKeyConstraint(["pool_id"], ["pools.id"], name=op.f("fk_rehearsals_pool_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rehearsals")),
