@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -73,5 +72,5 @@ def test_whether_a_remote_desktop_could_be_had_is_seen_without_a_code(desk: Desk
         desk.check(what="crd")
     for name in ("start-host", "chrome-remote-desktop"):
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
-        os.chmod(tmp_path / name, 0o755)
+        (tmp_path / name).chmod(0o755)
     assert desk.check(what="crd") == ("Chrome Remote Desktop is installed", {})
