@@ -103,7 +103,12 @@ class _Page:
             tag("p", "sub", _SAYS)
             with tag("div", "fields"):
                 _draw_fields(self._visit.house.db.now(), last)
-            _choice("Replay the arrivals with simulated machines and people", "arrivals", is_on=True)
+            with tag("fieldset", "days"):
+                tag("legend", "sr", "Arrivals")
+                with tag("label", "", for_="rehearsal-replay"):
+                    replay = "rehearsal-replay"
+                    tag("input", type="checkbox", id=replay, name="replay", data_testid=replay, checked=True)
+                    tag("span", "", "Replay the arrivals with simulated machines and people")
             card.finish("Rehearse", testid="rehearsal-submit", tone="primary")
         card.on_send(self._start)
         ui.timer(0.1, lambda: ui.run_javascript(OWN_ZONE), once=True)
@@ -118,7 +123,7 @@ class _Page:
             self._pool.name,
             expected,
             rules_of(house.settings),
-            with_arrivals="arrivals" in values,
+            with_arrivals="replay" in values,
             actor=await self._visit.actor(),
         )
         return "The rehearsal begins"
@@ -184,15 +189,6 @@ def _draw_fields(now: datetime, last: PastClass | None) -> None:
     Field("The first come at", name="starts", kind="time", testid="rehearsal-starts", value="09:00", required=True)
     zones = {zone: zone for zone in list_zones()}
     Field("Time zone", name="zone", kind="select", testid="rehearsal-zone", value="UTC", options=zones)
-
-
-def _choice(words: str, name: str, *, is_on: bool) -> None:
-    with tag("fieldset", "days"):
-        tag("legend", "sr", words)
-        with tag("label", "", for_=f"rehearsal-{name}"):
-            testid = f"rehearsal-{name}"
-            tag("input", type="checkbox", id=testid, name=name, data_testid=testid, checked=is_on)
-            tag("span", "", words)
 
 
 def _read_expected(values: Values) -> Expected:
