@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,18 +15,17 @@ from backend.errors import Conflict, NotFound
 from backend.models import Pool, Rehearsal, RehearsalMachine, Vm
 from backend.services.actor import Actor
 from backend.services.moves import record_event
-from backend.services.pools import get_pool_row, view_of
-from backend.services.rehearsal_arrivals import RUNNING, WANTED
+from backend.services.pools import get_pool_row
+from backend.services.rehearsal_arrivals import WANTED
 from backend.services.rehearsal_need import Expected, Need, find_need
-from backend.services.rehearsal_robots import HOLDING, RULE, give_way, release_orphans
-from backend.services.rehearsal_steps import UP_SOON, skip_machine, take_step
-from backend.services.rehearsal_verdict import NOT_WANTED, Reason, RehearsedMachine, judge
+from backend.services.rehearsal_robots import release_orphans
+from backend.services.rehearsal_steps import skip_machine
+from backend.services.rehearsal_verdict import NOT_WANTED, Reason, RehearsedMachine
 from backend.states import GONE_VM, RehearsalStatus, RehearsalStep, Verdict, VmStatus
 
 # So many of a pool are kept.
 KEPT = 20
 _NOT_REHEARSED = GONE_VM | {VmStatus.DESTROYING}
-_TIME_OVER = "the time of the rehearsal was over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,7 @@ async def start_rehearsal(
             await _add_machines(session, rehearsal, now)
             await _forget_old(session, pool.id)
             message = f"A rehearsal of pool {pool.name} begins: {expected.people} people are expected"
-            _note(session, rehearsal, "rehearsal.began", message, actor, now)
+            note_event(session, rehearsal, "rehearsal.began", message, actor, now)
             return await _view(session, rehearsal)
     except IntegrityError as exc:
         if violated_constraint(exc) == "uq_rehearsals_running":
@@ -116,12 +114,12 @@ async def end_rehearsal(db: Database, rehearsal_id: int, *, actor: Actor) -> Reh
     """
     actor.must_operate()
     async with db.transaction() as session:
-        rehearsal = await _lock(session, rehearsal_id)
+        rehearsal = await lock_rehearsal(session, rehearsal_id)
         if rehearsal.status == RehearsalStatus.RUNNING:
             rehearsal.status, rehearsal.ended_at = RehearsalStatus.ENDED, db.now()
             rehearsal.reason = f"broken off by {actor.name.rpartition(':')[2]}"
-            _note(session, rehearsal, "rehearsal.ended", f"A rehearsal was {rehearsal.reason}", actor, db.now())
-    for machine in await _list_open(db, rehearsal_id):
+            note_event(session, rehearsal, "rehearsal.ended", f"A rehearsal was {rehearsal.reason}", actor, db.now())
+    for machine in await list_open_machines(db, rehearsal_id):
         await skip_machine(db, machine, why="the rehearsal was broken off")
     await release_orphans(db)
     return await get_rehearsal(db, rehearsal_id)
@@ -161,79 +159,6 @@ async def preview_need(db: Database, pool_name: str, expected: Expected, *, defa
         return await find_need(session, pool, expected, default_lead_s=default_lead_s)
 
 
-async def carry_on_rehearsals(db: Database, rules: RehearsalRules) -> None:
-    """Takes every step that can be taken now, and gives the verdict where all is done. Robots nobody knows go."""
-    async with db.transaction() as session:
-        running = select(Rehearsal.id).where(Rehearsal.status == RehearsalStatus.RUNNING).order_by(Rehearsal.id)
-        ids = list(await session.scalars(running))
-    for rehearsal_id in ids:
-        await _carry_on(db, rehearsal_id, rules)
-    await release_orphans(db)
-
-
-async def is_replay_wanted(db: Database, rehearsal_id: int) -> bool:
-    """Whether the arrivals of a rehearsal shall be replayed still: nobody has broken it off, and it has time left."""
-    async with db.transaction() as session:
-        rehearsal = await session.get(Rehearsal, rehearsal_id)
-        return (
-            rehearsal is not None and rehearsal.status == RehearsalStatus.RUNNING and db.now() < rehearsal.deadline_at
-        )
-
-
-async def _carry_on(db: Database, rehearsal_id: int, rules: RehearsalRules) -> None:
-    async with db.transaction() as session:
-        rehearsal = await session.get_one(Rehearsal, rehearsal_id)
-    if db.now() > rehearsal.deadline_at:
-        for machine in await _list_open(db, rehearsal_id):
-            await skip_machine(db, machine, why=_TIME_OVER)
-    await give_way(db, rehearsal_id, rehearsal.pool_id)
-    while await _take_steps(db, rehearsal_id, rules):
-        pass
-    await _conclude(db, rehearsal_id, rules)
-
-
-async def _take_steps(db: Database, rehearsal_id: int, rules: RehearsalRules) -> bool:
-    has_moved, machines = False, await _list_open(db, rehearsal_id)
-    held = sum(machine.step in HOLDING for machine in machines)
-    statuses = await _list_statuses(db, machines)
-    for machine in machines:
-        is_waiting = machine.step == RehearsalStep.WAITING
-        may_claim, status = held < rules.at_once, statuses[machine.vm_id]
-        # Not even locked: a person who claims would step over it.
-        if is_waiting and status in UP_SOON and not (may_claim and status == VmStatus.AVAILABLE):
-            continue
-        if await take_step(db, machine, may_claim=may_claim, check_deadline_s=rules.check_deadline_s):
-            has_moved = True
-            held += is_waiting
-    return has_moved
-
-
-async def _conclude(db: Database, rehearsal_id: int, rules: RehearsalRules) -> None:
-    """Keeps what is needed true, and gives the verdict once machines and arrivals are done."""
-    async with db.transaction() as session:
-        rehearsal = await _lock(session, rehearsal_id)
-        if rehearsal.status != RehearsalStatus.RUNNING:
-            return
-        pool = await session.get_one(Pool, rehearsal.pool_id)
-        need = await find_need(session, pool, _expected(rehearsal), default_lead_s=rules.default_lead_s)
-        if rehearsal.need != need.as_json():
-            rehearsal.need = need.as_json()
-        machines = await _list_machines(session, rehearsal_id)
-        is_replaying = rehearsal.arrivals["state"] in {WANTED, RUNNING}
-        if is_replaying or not all(machine.is_over for machine in machines):
-            return
-        verdict, reasons = judge(view_of(pool), need, machines, rehearsal.arrivals, now=db.now(), zone=rehearsal.zone)
-        rehearsal.status, rehearsal.ended_at = RehearsalStatus.FINISHED, db.now()
-        rehearsal.verdict, rehearsal.reasons = verdict, [each.as_json() for each in reasons]
-        message = f"The rehearsal of pool {pool.name} says {verdict}: {_summary(reasons)}"
-        _note(session, rehearsal, "rehearsal.finished", message, RULE, db.now())
-
-
-def _summary(reasons: Collection[Reason]) -> str:
-    against = [each.what for each in reasons if each.is_against]
-    return " ".join(against)[:1_000] or "nothing speaks against the class"
-
-
 async def _add_machines(session: AsyncSession, rehearsal: Rehearsal, at: datetime) -> None:
     vms = select(Vm.id).where(Vm.pool_id == rehearsal.pool_id, Vm.status.not_in(_NOT_REHEARSED)).order_by(Vm.hostname)
     for vm_id in await session.scalars(vms):
@@ -246,7 +171,8 @@ async def _forget_old(session: AsyncSession, pool_id: int) -> None:
     await session.execute(delete(Rehearsal).where(Rehearsal.pool_id == pool_id, Rehearsal.id.not_in(kept)))
 
 
-async def _list_open(db: Database, rehearsal_id: int) -> list[RehearsalMachine]:
+async def list_open_machines(db: Database, rehearsal_id: int) -> list[RehearsalMachine]:
+    """The rows of the machines that are not done, for services only."""
     query = select(RehearsalMachine).where(
         RehearsalMachine.rehearsal_id == rehearsal_id, RehearsalMachine.ended_at.is_(None)
     )
@@ -254,13 +180,8 @@ async def _list_open(db: Database, rehearsal_id: int) -> list[RehearsalMachine]:
         return list(await session.scalars(query.order_by(RehearsalMachine.id)))
 
 
-async def _list_statuses(db: Database, machines: Collection[RehearsalMachine]) -> dict[int, str]:
-    query = select(Vm.id, Vm.status).where(Vm.id.in_([machine.vm_id for machine in machines]))
-    async with db.transaction() as session:
-        return {vm.id: vm.status for vm in await session.execute(query)}
-
-
-async def _list_machines(session: AsyncSession, rehearsal_id: int) -> list[RehearsedMachine]:
+async def list_machines(session: AsyncSession, rehearsal_id: int) -> list[RehearsedMachine]:
+    """How each machine does, by hostname."""
     query = (
         select(RehearsalMachine, Vm.hostname)
         .join(Vm, Vm.id == RehearsalMachine.vm_id)
@@ -282,18 +203,27 @@ async def _list_machines(session: AsyncSession, rehearsal_id: int) -> list[Rehea
     ]
 
 
-async def _lock(session: AsyncSession, rehearsal_id: int) -> Rehearsal:
+async def lock_rehearsal(session: AsyncSession, rehearsal_id: int) -> Rehearsal:
+    """The row, locked, for services only.
+
+    Raises:
+        NotFound: no such rehearsal.
+    """
     rehearsal = await session.get(Rehearsal, rehearsal_id, with_for_update=True)
     if rehearsal is None:
         raise NotFound(f"There is no rehearsal {rehearsal_id}.", code="unknown_rehearsal")
     return rehearsal
 
 
-def _expected(rehearsal: Rehearsal) -> Expected:
+def expected_of(rehearsal: Rehearsal) -> Expected:
+    """Who is expected, by a row."""
     return Expected(rehearsal.people, rehearsal.over_s, rehearsal.starts_at, rehearsal.zone)
 
 
-def _note(session: AsyncSession, rehearsal: Rehearsal, kind: str, message: str, actor: Actor, at: datetime) -> None:
+def note_event(
+    session: AsyncSession, rehearsal: Rehearsal, kind: str, message: str, actor: Actor, at: datetime
+) -> None:
+    """Writes down what became of a rehearsal."""
     record_event(session, kind, message, actor=actor, at=at, pool_id=rehearsal.pool_id)
 
 
@@ -304,14 +234,14 @@ async def _view(session: AsyncSession, rehearsal: Rehearsal) -> RehearsalView:
         pool_id=pool.id,
         pool=pool.name,
         status=RehearsalStatus(rehearsal.status),
-        expected=_expected(rehearsal),
+        expected=expected_of(rehearsal),
         created_by=rehearsal.created_by,
         created_at=rehearsal.created_at,
         ended_at=rehearsal.ended_at,
         reason=rehearsal.reason,
         verdict=Verdict(rehearsal.verdict) if rehearsal.verdict else None,
         need=Need.of(rehearsal.need),
-        machines=tuple(await _list_machines(session, rehearsal.id)),
+        machines=tuple(await list_machines(session, rehearsal.id)),
         arrivals=dict(rehearsal.arrivals),
         reasons=tuple(Reason(**each) for each in rehearsal.reasons or ()),
     )

@@ -22,7 +22,8 @@ from backend.services.rehearsal_arrivals import (
     record_replay,
     remove_rehearsal_pools,
 )
-from backend.services.rehearsals import RehearsalRules, carry_on_rehearsals, is_replay_wanted
+from backend.services.rehearsal_runs import carry_on_rehearsals, is_replay_wanted
+from backend.services.rehearsals import RehearsalRules
 from backend.settings import Settings
 
 # Beyond the arrivals themselves: enrolling, the last people's clicks, and all that leaves again.

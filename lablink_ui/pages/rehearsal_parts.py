@@ -158,10 +158,10 @@ def _state(rehearsal: RehearsalView) -> tuple[str, tuple[str, str]]:
 def _boots(need: Need) -> str:
     boots = need.boots
     if not boots.measured or boots.median_s is None or boots.slow_s is None:
-        return f"No boots measured yet: {duration(boots.lead_s)} are assumed"
+        return f"No boots measured yet: {span(boots.lead_s)} are assumed"
     half, most = duration(boots.median_s), duration(boots.slow_s)
     said = f"half within {half}, nine of ten within {most} (the last {boots.measured})"
-    few = "" if boots.measured >= _ENOUGH else f"; too few to go by: {duration(boots.lead_s)} are assumed"
+    few = "" if boots.measured >= _ENOUGH else f"; too few to go by: {span(boots.lead_s)} are assumed"
     return sentence(said) + few
 
 

@@ -23,11 +23,11 @@ from backend.services.pools import PoolSpec, create_pool, ensure_pool, get_pool,
 from backend.services.refills import refill_pools
 from backend.services.rehearsal_arrivals import begin_replay, find_due_replay, record_replay
 from backend.services.rehearsal_need import Expected, Need, plan
+from backend.services.rehearsal_runs import carry_on_rehearsals
 from backend.services.rehearsal_verdict import judge
 from backend.services.rehearsals import (
     RehearsalRules,
     RehearsalView,
-    carry_on_rehearsals,
     end_rehearsal,
     get_rehearsal,
     preview_need,
