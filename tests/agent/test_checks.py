@@ -41,12 +41,12 @@ def desk(tmp_path: Path):
 
 
 def test_a_check_runs_as_its_people_do_and_tells_its_status_and_last_lines(desk: Desk) -> None:
-    said, data = desk.check("echo $USER in $PWD at $HOSTNAME; seq 30; echo hush >&2; exit 3")
+    said, data = desk.check("echo $(id -un) in $PWD at $HOSTNAME; seq 30; echo hush >&2; exit 3")
     assert said == "the check command ended with exit status 3"
     assert data["exit_status"] == 3
     assert data["lines"] == [*map(str, range(12, 31)), "[secret]"]
     user = desk.session.user or desk.session.environment()["USER"]
-    _, data = desk.check("echo $USER in $PWD at $HOSTNAME")
+    _, data = desk.check("echo $(id -un) in $PWD at $HOSTNAME")
     assert data == {"exit_status": 0, "lines": [f"{user} in {desk.session.home} at gpu-01"]}
 
 

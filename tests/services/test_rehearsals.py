@@ -170,6 +170,20 @@ async def test_robots_give_way_when_a_person_finds_no_machine_and_take_none_whil
     assert (await get_claim(db, person.id)).status is ClaimStatus.ACTIVE
 
 
+async def test_a_robot_takes_no_machine_past_somebody_who_stands_in_line(db: Database) -> None:
+    await make_machines(db, 1)
+    async with db.transaction() as session:
+        await session.execute(text("UPDATE vms SET unreachable_since = now()"))
+    person = (await request_claim(db, "lab", "ada@lab.org", owner_hash=b"a" * 32)).claim
+    async with db.transaction() as session:
+        # It answers again, and nobody has served the line yet.
+        await session.execute(text("UPDATE vms SET unreachable_since = NULL"))
+    await begin(db)
+    await carry_on_rehearsals(db, RULES)
+    assert [claim.id for claim in await list_claims(db, only_open=True)] == [person.id]
+    assert await status_of(db, "lab-m0") == VmStatus.AVAILABLE
+
+
 async def test_a_robot_that_cannot_sit_down_stands_in_nobodys_line(db: Database) -> None:
     machine, other = await make_machines(db, 2)
     rehearsal = await begin(db, rules=replace(RULES, at_once=1))
