@@ -162,7 +162,7 @@ async def _run(course: Course) -> bool:
 class _Progress:
     """One line that changes on a terminal; elsewhere one now and then."""
 
-    EVERY = 10
+    EVERY = 5
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
@@ -172,7 +172,7 @@ class _Progress:
         if self._is_terminal:
             print(f"\r\x1b[K{words}", end="", flush=True)
             return
-        # Of lines that differ in their figures alone, every tenth.
+        # Of lines that differ in their figures alone, only some.
         kind = "".join(letter for letter in words if not letter.isdigit())
         self._skipped += 1
         if kind != self._last or self._skipped >= self.EVERY:

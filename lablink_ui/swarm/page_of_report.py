@@ -90,7 +90,7 @@ def _times(report: dict[str, Any]) -> str:
         if key.endswith("_ms") and isinstance(value, dict) and value["p50"] is not None:
             cells = "".join(f"<td>{value[name]:,.0f} ms</td>" for name in ("p50", "p95", "p99"))
             rows.append(f"<tr><td>{key.removesuffix('_ms').replace('_', ' ')}</td>{cells}</tr>")
-    return _table("Times", ("", "p50", "p95", "p99"), rows)
+    return _table("Times", ("what", "p50", "p95", "p99"), rows)
 
 
 def _errors(errors: dict[str, int]) -> str:

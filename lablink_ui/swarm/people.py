@@ -123,6 +123,7 @@ class Researcher:
         if self._person.gives_back_at is not None:
             await _until_moment(sat + self._person.gives_back_at * left_s)
             await self._give_back()
+            self._teller.count("gave back")
             await self.close()
 
     async def _suffer(self, mishap: Mishap, ends: float) -> None:
@@ -185,7 +186,6 @@ class Researcher:
             lambda: page.status("seat-status") == RELEASED, within_s=patience_s, what="the end of the seat"
         )
         self._has_left = True
-        self._teller.count("gave back")
         self._teller.count("pages", -1)
 
     async def _open(self, path: str) -> float:

@@ -111,7 +111,7 @@ def _pools(value: object) -> tuple[str, ...]:
 
 
 def _seconds(number: str, unit: str) -> float:
-    seconds = float(number) * _UNITS_S[unit]
+    seconds = round(float(number) * _UNITS_S[unit], 6)
     if seconds > MAX_S or not math.isfinite(seconds):
         raise _Wrong
     return seconds
