@@ -13,7 +13,7 @@ from backend.settings import Secrets, describe_keys
 from lablink_ui.cli import main
 from tests.harness.server import LABLINK, free_port
 
-VERBS = ("demo", "serve", "worker", "agent", "migrate", "bench", "rehearse", "swarm", "config")
+VERBS = ("demo", "serve", "worker", "agent", "migrate", "bench", "swarm", "config")
 SERVERS_PACKAGES = (
     "alembic",
     "argon2",
