@@ -122,4 +122,4 @@ async def _find_obstacle(session: AsyncSession, pool: Pool, at: datetime) -> str
     )
     if await session.scalar(opens.limit(1)) is not None:
         return await find_fuse(session, pool)
-    return f"The pool {pool.name} is closed, and no class of its schedules opens it by then: open it."
+    return f"The pool {pool.name} is closed, and no class of its schedules opens it by then."

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from backend.services.lead_times import ENOUGH
 from backend.services.rehearsal_need import Need
 from backend.services.views import PoolView
 from backend.states import RehearsalStep, Verdict
@@ -77,7 +78,7 @@ def say_time(at: datetime, zone: ZoneInfo) -> str:
 def _of_need(pool: PoolView, need: Need, now: datetime, zone: ZoneInfo) -> list[Reason]:
     found = []
     if need.obstacle:
-        found.append(_against(need.obstacle, "Until then nobody can sit down at what is missing."))
+        found.append(_against(need.obstacle, "Open the pool, or mend its budget, on the pages Pools and Schedules."))
     if need.needed > need.most:
         what = f"{need.needed} people are expected, and pool {pool.name} may have {need.most} machines."
         found.append(_against(what, f"Set its most machines to {need.needed}, or have people wait in line."))
@@ -93,9 +94,12 @@ def _of_need(pool: PoolView, need: Need, now: datetime, zone: ZoneInfo) -> list[
             )
         else:
             found.append(_note(f"{what}.", f"Launch by {say_time(need.launch_at, zone)}, by hand or by a schedule."))
-    if not need.boots.measured:
-        what = f"No boots of this pool's machines were measured yet: {need.boots.lead_s // 60} minutes are assumed."
-        found.append(_note(what, "Launch one machine: then it is known."))
+    if need.boots.measured < ENOUGH:
+        many = f"Only {need.boots.measured}" if need.boots.measured else "No"
+        what = (
+            f"{many} boots of this pool's machines were measured so far: {need.boots.lead_s // 60} minutes are assumed."
+        )
+        found.append(_note(what, f"Once {ENOUGH} were launched, it is known."))
     return found
 
 

@@ -109,10 +109,10 @@ def rules_of(settings: Settings) -> RehearsalRules:
 
 
 def _scenario(replay: Replay) -> str:
-    """People who come once, click, and stay: what a first morning is, without mishaps."""
+    """People who come, click (some twice), look again, and stay: a first morning without mishaps."""
     return (
         f"pool: {replay.pool}\nagents: {replay.agents}\narrivals: {replay.people} in {replay.within_s} s\n"
-        f"admin_pages: 0\nstay: {STAY_S} s\nfiles: false\n"
+        f"admin_pages: 0\nstay: {STAY_S} s\nfiles: false\nreturns: 0 %\nwifi_losses: 0 %\ngives_back: 0 %\n"
     )
 
 

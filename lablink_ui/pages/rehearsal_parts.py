@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from backend.services.lead_times import ENOUGH
 from backend.services.rehearsal_need import Need
 from backend.services.rehearsal_verdict import Reason, say_time
 from backend.services.rehearsals import RehearsalView
@@ -13,7 +14,6 @@ from backend.states import RehearsalStatus
 from lablink_ui.parts import Chip, Facts, tag, text
 from lablink_ui.words import VERDICT_WORDS, count, duration, people, person, sentence, span
 
-_ENOUGH = 3
 _ARRIVALS_WORDS = {
     "wanted": ("Once the machines are done", "idle"),
     "running": ("Under way", "busy"),
@@ -161,7 +161,7 @@ def _boots(need: Need) -> str:
         return f"No boots measured yet: {span(boots.lead_s)} are assumed"
     half, most = duration(boots.median_s), duration(boots.slow_s)
     said = f"half within {half}, nine of ten within {most} (the last {boots.measured})"
-    few = "" if boots.measured >= _ENOUGH else f"; too few to go by: {span(boots.lead_s)} are assumed"
+    few = "" if boots.measured >= ENOUGH else f"; too few to go by: {span(boots.lead_s)} are assumed"
     return sentence(said) + few
 
 
