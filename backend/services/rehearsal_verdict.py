@@ -95,10 +95,8 @@ def _of_need(pool: PoolView, need: Need, now: datetime, zone: ZoneInfo) -> list[
         else:
             found.append(_note(f"{what}.", f"Launch by {say_time(need.launch_at, zone)}, by hand or by a schedule."))
     if need.boots.measured < ENOUGH:
-        many = f"Only {need.boots.measured}" if need.boots.measured else "No"
-        what = (
-            f"{many} boots of this pool's machines were measured so far: {need.boots.lead_s // 60} minutes are assumed."
-        )
+        so_far = _count(need.boots.measured, "boot") if need.boots.measured else "no boots"
+        what = f"Measured so far in this pool: {so_far}. {need.boots.lead_s // 60} minutes are assumed."
         found.append(_note(what, f"Once {ENOUGH} were launched, it is known."))
     return found
 
