@@ -21,6 +21,7 @@ from backend.models import (
     Event,
     HealthAverage,
     HealthSample,
+    Operation,
     Pool,
     Rehearsal,
     RehearsalMachine,
@@ -133,7 +134,7 @@ async def _remove(session: AsyncSession, pool_id: int) -> None:
     await session.execute(select(Claim.id).where(Claim.pool_id == pool_id).order_by(Claim.id).with_for_update())
     for table in (HealthSample, HealthAverage, Command):
         await session.execute(delete(table).where(table.vm_id.in_(vms)))
-    for owned in (Claim, Enrolment, Vm, Event):
+    for owned in (Claim, Enrolment, Operation, Vm, Event):
         await session.execute(delete(owned).where(owned.pool_id == pool_id))
     await session.execute(delete(Pool).where(Pool.id == pool_id))
 

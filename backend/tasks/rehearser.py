@@ -29,7 +29,7 @@ from backend.settings import Settings
 # Beyond the arrivals themselves: enrolling, the last people's clicks, and all that leaves again.
 BEYOND_S, END_S, LOOK_S = 600.0, 5.0, 1.0
 STAY_S = 5
-REPORT, SCENARIO = "swarm.json", "scenario.yaml"
+REPORT, SCENARIO, SAID = "swarm.json", "scenario.yaml", "said"
 # Where a server listens that loopback reaches, and by which address.
 _LOOPBACK = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::1": "[::1]", "::": "[::1]"}
 _PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
@@ -71,26 +71,17 @@ class Rehearser:
     async def _swarm(self, replay: Replay, url: str, place: Path) -> tuple[Mapping[str, Any] | None, str]:
         """Runs `lablink swarm`. Returns its report, or why there is none."""
         (place / SCENARIO).write_text(_scenario(replay), encoding="utf-8")
-        environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
-        command = Path(sys.executable).with_name("lablink")
-        arguments = ("swarm", url, "--scenario", place / SCENARIO, "--report", place)
-        with (place / "said").open("wb") as said:
-            process = await asyncio.create_subprocess_exec(
-                *(command, *arguments),
-                cwd=place,
-                env={**environment, "LABLINK_API_TOKEN": replay.token},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                start_new_session=True,
-            )
+        try:
+            process = await _start(replay, url, place)
+        except OSError as exc:
+            return None, f"`lablink swarm` could not be started: {exc.strerror}"
         try:
             has_ended = await self._wait(process, replay)
         finally:
             await _end(process)
         if not has_ended:
             return None, "there was no time left for them"
-        return _read_report(place / REPORT, (place / "said").read_text(errors="replace"))
+        return _read_report(place / REPORT, (place / SAID).read_text(errors="replace"))
 
     async def _wait(self, process: asyncio.subprocess.Process, replay: Replay) -> bool:
         """Until its end, its deadline, or until nobody wants it any more. Returns whether it has ended."""
@@ -106,6 +97,22 @@ def rules_of(settings: Settings) -> RehearsalRules:
     """How robots behave, by the settings."""
     keys = settings.rehearsals
     return RehearsalRules(keys.at_once, keys.check_deadline_s, keys.deadline_s, settings.schedules.default_lead_s)
+
+
+async def _start(replay: Replay, url: str, place: Path) -> asyncio.subprocess.Process:
+    """The token goes by the environment, which holds nothing else of ours."""
+    environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    command = Path(sys.executable).with_name("lablink")
+    with (place / SAID).open("wb") as said:
+        return await asyncio.create_subprocess_exec(
+            *(command, "swarm", url, "--scenario", place / SCENARIO, "--report", place),
+            cwd=place,
+            env={**environment, "LABLINK_API_TOKEN": replay.token},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
 
 
 def _scenario(replay: Replay) -> str:

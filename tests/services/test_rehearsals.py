@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -37,7 +39,9 @@ from backend.services.sign_in import authenticate_api_token
 from backend.services.terminals import record_connected
 from backend.services.throttles import Throttle
 from backend.services.vms import get_vm_by_id, list_vms, record_silence
+from backend.settings import load_settings
 from backend.states import ClaimStatus, RehearsalStatus, RehearsalStep, RunStatus, Verdict, VmStatus
+from backend.tasks.rehearser import Rehearser
 from tests.conftest import Clock
 from tests.services.healing_world import HealingLimits, World
 from tests.services.worlds import ADMIN, make_machines, obey, status_of
@@ -319,6 +323,29 @@ async def test_the_arrivals_have_a_pool_of_their_own_that_goes_with_all_that_was
     assert seen.arrivals["state"] == "replayed"
     assert seen.arrivals["join_to_seat_ms"] == {"p50": 80.0, "p95": None, "p99": None}
     assert seen.verdict is Verdict.GO
+
+
+async def test_arrivals_that_cannot_be_replayed_are_said_to_be_so(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = await make_machines(db, 1)
+    expected = Expected(2, 600, db.now() + timedelta(hours=12))
+    settings = load_settings([], environment={"LABLINK_HOME": str(tmp_path)})
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for host, state, verdict, words in (
+        ("127.0.0.1", "failed", Verdict.NO_GO, "could not be started: No such file"),
+        ("192.0.2.1", "off", Verdict.GO, "listens on 192.0.2.1, not on loopback"),
+    ):
+        settings.server.host = host
+        rehearsal = await start_rehearsal(db, "lab", expected, RULES, with_arrivals=True, actor=ADMIN)
+        for _ in range(8):
+            await carry_on_rehearsals(db, RULES)
+            await answer(db, machines[0])
+            await Rehearser(db, settings).replay()
+        seen = await get_rehearsal(db, rehearsal.id)
+        assert (seen.arrivals["state"], seen.verdict) == (state, verdict)
+        assert any(words in reason.what for reason in seen.reasons)
+    assert [pool.name for pool in await list_pools(db)] == ["lab"]
 
 
 async def test_how_many_came_to_the_last_class_is_known(db: Database, clock: Clock) -> None:
