@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent import __version__
+from agent.checks import CHECK_SESSION, check_session
 from agent.cleaning import Cleaning
 from agent.client import Backoff, Client, Refused, ServerAway
 from agent.commands import (
@@ -306,7 +308,10 @@ class Agent:
         if kind == STOP and self._errands.are_underway(END_SESSION):
             # A machine that leaves leaves clean; it is told again.
             return None
-        if kind not in {START_CRD, END_SESSION, RESTART} or self._store.find_result(command_id) is not None:
+        if (
+            kind not in {START_CRD, END_SESSION, RESTART, CHECK_SESSION}
+            or self._store.find_result(command_id) is not None
+        ):
             return self._obey(client, command_id, kind, payload)
         self._errands.begin(command_id, kind, lambda: self._run_errand(command_id, kind, payload))
         return None
@@ -320,7 +325,7 @@ class Agent:
 
     def _execute(
         self, client: Client, command_id: int, kind: str, payload: dict[str, object]
-    ) -> tuple[str, dict[str, str]]:
+    ) -> tuple[str, dict[str, Any]]:
         """Does a command; returns a sentence and what else the server shall know."""
 
         def tell(detail: str) -> None:
@@ -333,6 +338,8 @@ class Agent:
                 return "Chrome Remote Desktop is ready", self._crd.start(payload, tell)
             if kind == RESTART:
                 return self._restart(), {}
+            if kind == CHECK_SESSION:
+                return check_session(self._config, self._store, payload, self._stopping, self._logs.redacted)
             if kind == END_SESSION:
                 with self._crd.ended(payload):
                     verified = self._cleaning.run(payload, client, tell)

@@ -189,6 +189,9 @@ class PoolSettings:
     cleaning_deadline_s: int = _key(
         300, "Seconds that cleaning between two people may take, the script included", low=30, high=7_200
     )
+    check_command: str | None = _key(
+        None, "A command that a rehearsal runs on each VM as a researcher would, such as nvidia-smi"
+    )
     terminal: bool = _key(True, "Whether a seat offers a terminal in the browser")
     crd: bool = _key(False, "Whether a seat offers Chrome Remote Desktop")
     url_template: str | None = _key(None, "A link that a seat offers, with {hostname} and {email} filled in, https://…")
@@ -322,6 +325,20 @@ class SchedulesSettings:
     )
 
 
+@dataclass
+class RehearsalSettings:
+    """Rehearsals of classes."""
+
+    at_once: int = _key(3, "Most machines of a pool that robots hold at the same time", low=1, high=100)
+    check_deadline_s: int = _key(60, "Seconds that a pool's check command may take", low=1, high=1_800)
+    deadline_s: int = _key(
+        3_600, "Seconds after which a rehearsal ends, with what is known by then", low=60, high=86_400
+    )
+    replay_most_s: int = _key(
+        300, "Seconds into which the arrivals are pressed if they take longer; 0: never replayed", low=0, high=7_200
+    )
+
+
 _MAIL = (r"[^\s@<>,]{1,64}@[^\s@<>,]{1,190}", "an e-mail address")
 
 
@@ -374,5 +391,6 @@ class Keys:
     live: LiveSettings = field(default_factory=LiveSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     schedules: SchedulesSettings = field(default_factory=SchedulesSettings)
+    rehearsals: RehearsalSettings = field(default_factory=RehearsalSettings)
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     log: LogSettings = field(default_factory=LogSettings)

@@ -318,15 +318,15 @@ def _shown(value: Any) -> str:
 
 def _read_secrets(environment: Mapping[str, str]) -> Secrets:
     secrets = Secrets(
-        admin_password=_read_secret(environment, "LABLINK_ADMIN_PASSWORD"),
-        api_token=_read_secret(environment, "LABLINK_API_TOKEN"),
-        database_url=_read_secret(environment, "LABLINK_DATABASE_URL"),
-        keys=_read_secret(environment, "LABLINK_KEYS"),
-        oidc_client_secret=_read_secret(environment, "LABLINK_OIDC_CLIENT_SECRET"),
-        webhook_url=_read_secret(environment, "LABLINK_WEBHOOK_URL"),
-        webhook_secret=_read_secret(environment, "LABLINK_WEBHOOK_SECRET"),
-        smtp_password=_read_secret(environment, "LABLINK_SMTP_PASSWORD"),
-        metrics_token=_read_secret(environment, "LABLINK_METRICS_TOKEN"),
+        admin_password=read_secret(environment, "LABLINK_ADMIN_PASSWORD"),
+        api_token=read_secret(environment, "LABLINK_API_TOKEN"),
+        database_url=read_secret(environment, "LABLINK_DATABASE_URL"),
+        keys=read_secret(environment, "LABLINK_KEYS"),
+        oidc_client_secret=read_secret(environment, "LABLINK_OIDC_CLIENT_SECRET"),
+        webhook_url=read_secret(environment, "LABLINK_WEBHOOK_URL"),
+        webhook_secret=read_secret(environment, "LABLINK_WEBHOOK_SECRET"),
+        smtp_password=read_secret(environment, "LABLINK_SMTP_PASSWORD"),
+        metrics_token=read_secret(environment, "LABLINK_METRICS_TOKEN"),
     )
     for name, token in (("API", secrets.api_token), ("METRICS", secrets.metrics_token)):
         if token is not None and len(token) < MIN_API_TOKEN:
@@ -340,7 +340,12 @@ def _read_secrets(environment: Mapping[str, str]) -> Secrets:
     return secrets
 
 
-def _read_secret(environment: Mapping[str, str], name: str) -> str | None:
+def read_secret(environment: Mapping[str, str], name: str) -> str | None:
+    """A secret of this name, or of the file that name_FILE names.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
     path = environment.get(f"{name}_FILE")
     if not path:
         return environment.get(name) or None

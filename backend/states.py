@@ -73,6 +73,7 @@ class CommandKind(StrEnum):
     STOP = "stop"  # end the agent for good (a joined machine leaves)
     OPEN_TERMINAL = "open_terminal"  # start a shell in the session and dial in with it
     START_CRD = "start_crd"  # register Chrome Remote Desktop for the session
+    CHECK_SESSION = "check_session"  # for a rehearsal: whether the session is what people need
 
 
 class ProgressState(StrEnum):
@@ -156,6 +157,33 @@ class RunStatus(StrEnum):
     STOPPING = "stopping"  # its time is over; machines go as their seats end
     ENDED = "ended"  # nothing of it is left
     MISSED = "missed"  # it was not begun; the note says why
+
+
+class RehearsalStatus(StrEnum):
+    """Where the rehearsal of a class stands."""
+
+    RUNNING = "running"  # robots try the machines, or the arrivals are replayed
+    FINISHED = "finished"  # its verdict is there
+    ENDED = "ended"  # broken off; the reason says why
+
+
+class RehearsalStep(StrEnum):
+    """How far a rehearsal has come with one machine; whether that went well is said beside it."""
+
+    WAITING = "waiting"  # no robot has it yet
+    CLAIMED = "claimed"  # a robot holds it
+    CONNECTED = "connected"  # what a seat offers was opened
+    CHECKED = "checked"  # the pool's check command has ended
+    GIVEN_BACK = "given-back"  # it is being cleaned
+    CLEAN = "clean"  # and may be offered again
+    SKIPPED = "skipped"  # it was not tried; the problem says why
+
+
+class Verdict(StrEnum):
+    """Whether a class may come."""
+
+    GO = "go"  # nothing speaks against it
+    NO_GO = "no-go"  # something does, and is named
 
 
 class AlarmKind(StrEnum):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lablink_ui import admin_cli, deploy_cli
+from lablink_ui import admin_cli, deploy_cli, rehearse_cli
+from lablink_ui.swarm import command as swarm
 
 if TYPE_CHECKING:
     from backend.settings import Settings
@@ -61,7 +62,9 @@ _VERBS = {
     "migrate": "bring the database to this version's schema, and stop",
     "admin": "the people of the console: list, invite, reset a lost password, disable, sign out",
     "deploy": "put the server on AWS: bootstrap, plan, apply, destroy",
+    "rehearse": "the evening before a class: try every machine, replay the arrivals, say go or no-go",
     "bench": "measure, and print the figures as ratios to a limit of this machine",
+    "swarm": "load a running server with machines and people, and judge what they saw",
     "config": "list every setting with its value, range and meaning",
     "keys": "rotate the keys that seal and sign (nobody is thrown out), or print a new one for LABLINK_KEYS",
 }
@@ -80,6 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from lablink_ui.bench import run_bench
 
             return run_bench(given.scenarios, json_file=given.json)
+        if given.verb == "rehearse":
+            return rehearse_cli.run_rehearse(given)
+        if given.verb == "swarm":
+            return swarm.run_swarm(given)
         if given.verb in {"demo", "serve"}:
             _end_when_told()
         return _with_settings(given)
@@ -211,6 +218,10 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("scenarios", nargs="*", help="claims, heartbeats, pages, launch, terminals (default: all)")
             sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well, as JSON")
             sub.epilog = _BENCH_HELP
+        elif verb == "rehearse":
+            rehearse_cli.add_arguments(sub)
+        elif verb == "swarm":
+            swarm.add_arguments(sub)
         elif verb == "admin":
             admin_cli.add_verbs(sub)
         elif verb == "deploy":

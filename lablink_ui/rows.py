@@ -8,6 +8,7 @@ from typing import Any
 from backend.live.changes import Snapshot
 from backend.services.alarms import AlarmView
 from backend.services.conditions import ConditionView
+from backend.services.rehearsal_verdict import RehearsedMachine
 from backend.services.rosters import RosterEntryView
 from backend.services.views import EventView, LogLineView, OperationView, PoolView, ProgressView, VmView
 from backend.states import ConditionKind, Health, OperationStatus, ProgressState, Severity, VmStatus
@@ -17,7 +18,9 @@ from lablink_ui.words import (
     OPERATION_WORDS,
     POOL_WORDS,
     PROGRESS_WORDS,
+    REHEARSED_WORDS,
     SEVERITY_WORDS,
+    SIMULATED,
     SOURCE_WORDS,
     VM_WORDS,
     duration,
@@ -34,6 +37,7 @@ VM_FILTERS = (
     ("busy", "In progress"),
     ("trouble", "Trouble"),
 )
+_SAID_LINES = 3
 _BUSY = {VmStatus.PROVISIONING, VmStatus.BOOTING, VmStatus.CLEANING, VmStatus.DESTROYING}
 
 
@@ -189,8 +193,8 @@ def pool_row(pool: PoolView, snapshot: Snapshot) -> Row:
         group=pool.status,
         gist=f"{pool.status} {text} {free} {used} {line}",
         words=f"{pool.name} {pool.provider}",
-        pool=_link(pool.name, f"/admin/pools/{pool.name}", pool.provider),
-        state=_chip(POOL_WORDS[pool.status]),
+        pool=_link(pool.name, f"/admin/pools/{pool.name}", "simulated" if pool.is_rehearsal else pool.provider),
+        state=_chip(SIMULATED if pool.is_rehearsal else POOL_WORDS[pool.status]),
         machines=text,
         free=str(free),
         used=str(used),
@@ -265,6 +269,27 @@ def alarm_row(alarm: AlarmView) -> Row:
             "resolved": _iso(alarm.resolved_at),
             "by": by,
         },
+    )
+
+
+def rehearsed_row(number: int, machine: RehearsedMachine) -> Row:
+    """A machine of a rehearsal."""
+    words = REHEARSED_WORDS[machine.status]
+    what = [f"{sentence(each).rstrip('.')}." for each in (machine.problem, machine.remedy) if each]
+    said = " · ".join((machine.said or "").split("\n")[-_SAID_LINES:])
+    return _row(
+        number,
+        name=machine.hostname,
+        testid=f"rehearsed-{machine.hostname}",
+        status=machine.status,
+        group=machine.status,
+        gist=f"{machine.status} {machine.problem} {machine.connection}",
+        words=f"{machine.hostname} {words[0]} {machine.problem or ''} {said}",
+        machine=_link(machine.hostname, f"/admin/instances/{machine.hostname}", None),
+        state={**_chip(words), "sub": " ".join(what) or None},
+        connection=sentence(machine.connection) if machine.connection else None,
+        said=said or None,
+        sort={"machine": machine.hostname, "state": words[0], "connection": machine.connection, "said": said},
     )
 
 

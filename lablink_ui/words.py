@@ -16,6 +16,7 @@ from backend.states import (
     Rung,
     RunStatus,
     Severity,
+    Verdict,
     VmStatus,
 )
 
@@ -55,12 +56,29 @@ POOL_WORDS: dict[PoolStatus, tuple[str, str]] = {
     PoolStatus.OPEN: ("Open", "good"),
     PoolStatus.CLOSED: ("Closed", "idle"),
 }
+# A pool that a rehearsal made.
+SIMULATED = ("Rehearsal", "info")
 RUN_WORDS: dict[RunStatus, tuple[str, str]] = {
     RunStatus.PLANNED: ("Planned", "idle"),
     RunStatus.RUNNING: ("Running", "good"),
     RunStatus.STOPPING: ("Being given back", "busy"),
     RunStatus.ENDED: ("Over", "idle"),
     RunStatus.MISSED: ("Missed", "bad"),
+}
+# How a machine does in a rehearsal: its status there.
+REHEARSED_WORDS: dict[str, tuple[str, str]] = {
+    "waiting": ("Waits for its turn", "idle"),
+    "claimed": ("Claimed", "busy"),
+    "connected": ("Connected", "busy"),
+    "checked": ("Checked", "busy"),
+    "given-back": ("Given back", "busy"),
+    "passed": ("Passed", "good"),
+    "failed": ("Failed", "bad"),
+    "skipped": ("Not tried", "warn"),
+}
+VERDICT_WORDS: dict[Verdict, tuple[str, str]] = {
+    Verdict.GO: ("GO", "good"),
+    Verdict.NO_GO: ("NO-GO", "bad"),
 }
 RUNG_WORDS: dict[Rung, str] = {
     Rung.RESTART: "Restart of the workload",

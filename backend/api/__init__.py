@@ -14,6 +14,7 @@ from backend.api import (
     metrics,
     oidc,
     probes,
+    rehearsals,
     rosters,
     schedules,
     seat,
@@ -36,7 +37,21 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool, has_metrics: bool = False) -> None:
     """Adds every route, the error shape, the limits and the browser's cookie to the outer app."""
     people = (seats, seat, seat_crd, terminals, oidc)
-    parts = (probes, metrics, agents, boots, *people, admin, upkeep, tokens, history, log_files, rosters, schedules)
+    parts = (
+        probes,
+        metrics,
+        agents,
+        boots,
+        *people,
+        admin,
+        upkeep,
+        tokens,
+        history,
+        log_files,
+        rosters,
+        schedules,
+        rehearsals,
+    )
     for module in parts:
         app.include_router(module.router)
     rest = APIRouter()

@@ -21,7 +21,10 @@ from backend.states import (
     OperationKind,
     OperationStatus,
     Origin,
+    RehearsalStatus,
+    RehearsalStep,
     Severity,
+    Verdict,
     VmStatus,
 )
 
@@ -286,6 +289,61 @@ class SchedulesAnswer(Answer):
     """`GET /api/admin/schedules`."""
 
     schedules: list[ScheduleAnswer]
+
+
+class RehearsedItem(Answer):
+    """How one machine did. ``status``: passed, failed, skipped, or the step that it is at."""
+
+    hostname: str
+    status: str
+    step: RehearsalStep
+    connection: str | None
+    said: str | None
+    problem: str | None
+    remedy: str | None
+
+
+class ReasonItem(Answer):
+    """Something that speaks against the class, or that is good to know, and what to do about it."""
+
+    is_against: bool
+    what: str
+    remedy: str
+
+
+class NeedItem(Answer):
+    """Machines: needed, there, to be launched and until when; and the boot times that this rests on, in seconds."""
+
+    needed: int
+    up: int
+    coming: int
+    most: int
+    to_launch: int
+    short_at: datetime | None
+    launch_at: datetime | None
+    obstacle: str | None
+    last_class: dict[str, int] | None
+    boots: dict[str, float | None]
+
+
+class RehearsalAnswer(Answer):
+    """`POST /api/admin/rehearsals`, and one of them. ``arrivals.state``: wanted, running, replayed, failed or off."""
+
+    id: int
+    pool: str
+    status: RehearsalStatus
+    people: int
+    over_minutes: float
+    starts_at: datetime
+    zone: str
+    created_at: datetime
+    ended_at: datetime | None
+    reason: str | None
+    verdict: Verdict | None
+    need: NeedItem
+    machines: list[RehearsedItem]
+    arrivals: dict[str, Any]
+    reasons: list[ReasonItem]
 
 
 class BudgetAnswer(Answer):

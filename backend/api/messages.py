@@ -217,6 +217,21 @@ class ScheduleMessage(Message):
     catch_up_s: Annotated[int, Field(ge=0, le=86_400)] = 1_800
 
 
+class RehearsalMessage(Message):
+    """`POST /api/admin/rehearsals`: so many people, the first at ``starts_at``, the last ``over_minutes`` later.
+
+    ``zone``: by whose clocks the reasons tell times, such as Europe/Berlin.
+    """
+
+    pool: Name
+    people: Annotated[int, Field(ge=1, le=2_000)]
+    over_minutes: Annotated[float, Field(ge=0, le=1_440, allow_inf_nan=False)] = 10
+    # Lax: JSON has no times, only their words.
+    starts_at: Annotated[AwareDatetime, Field(strict=False)]
+    zone: Name = "UTC"
+    arrivals: bool = True
+
+
 class BudgetMessage(Message):
     """`PUT /api/admin/budgets/{pool}`. ``from_now``: what was spent before counts no more."""
 

@@ -88,6 +88,11 @@ class Snapshot:
         """The living VM of this name."""
         return next((vm for vm in self.vms.values() if vm.hostname == hostname), None)
 
+    def list_real_vms(self) -> list[VmView]:
+        """The living VMs, without those that a rehearsal simulates."""
+        simulated = {pool.id for pool in self.pools.values() if pool.is_rehearsal}
+        return [vm for vm in self.vms.values() if vm.pool_id not in simulated]
+
     @property
     def ringing(self) -> int:
         """How many alarms nobody has acknowledged."""

@@ -45,6 +45,8 @@ _NOT_HELD = (
     "budgets",
     "repairs",
     "healing_breakers",
+    "rehearsals",
+    "rehearsal_machines",
 )
 
 Subscriber = Callable[[ChangeSet], None]

@@ -29,7 +29,7 @@ from backend.live.output import Output
 from backend.services.actor import Actor
 from backend.services.claim_times import touch_claim
 from backend.services.enrolments import AgentIdentity
-from backend.services.terminals import Standing, list_standing, record_exit, record_isolation
+from backend.services.terminals import Standing, list_standing, record_connected, record_exit
 
 INPUT, RESIZE, ACKNOWLEDGE, SEND_FROM, WATCH = range(5)
 # Close codes: not yours (any more), over, too slow, another connection took its place; and two of the standard's.
@@ -242,7 +242,7 @@ class Terminals:
         identity = machine.identity
         if isinstance(said.get("isolation"), str) and not machine.has_introduced_itself:
             machine.has_introduced_itself = True
-            await record_isolation(self._db, identity.vm_id, said["isolation"])
+            await record_connected(self._db, identity.vm_id, line.id, said["isolation"])
         if isinstance(said.get("exit"), int):
             actor = Actor.agent(identity.hostname)
             line.over = await record_exit(self._db, identity.vm_id, line.id, said["exit"], actor=actor)

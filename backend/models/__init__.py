@@ -13,6 +13,7 @@ from backend.models.heartbeat import HealthAverage, HealthSample, LatestHeartbea
 from backend.models.operation import Operation, OperationLog, OperationVm
 from backend.models.pool import Pool
 from backend.models.price import Price
+from backend.models.rehearsal import Rehearsal, RehearsalMachine
 from backend.models.repair import HealingBreaker, Repair
 from backend.models.schedule import Schedule, ScheduleRun
 from backend.models.seat_browser import SeatBrowser
@@ -45,6 +46,8 @@ __all__ = [
     "OperationVm",
     "Pool",
     "Price",
+    "Rehearsal",
+    "RehearsalMachine",
     "Repair",
     "RosterEntry",
     "Schedule",

@@ -17,7 +17,8 @@ from backend.states import Access, PoolStatus
 class Pool(Base):
     """A pool. ``next_number`` only grows, so that a hostname is never given twice.
 
-    ``terminal``, ``crd`` and ``url_template`` are the connections that it offers.
+    ``terminal``, ``crd`` and ``url_template`` are the connections that it offers. ``is_rehearsal``: its machines and
+    people are simulated, and it goes with the rehearsal that made it.
     """
 
     __tablename__ = "pools"
@@ -42,6 +43,7 @@ class Pool(Base):
     repository: Mapped[str | None]
     cleaning_script: Mapped[str | None]
     cleaning_deadline_s: Mapped[int] = mapped_column(default=300, server_default="300")
+    check_command: Mapped[str | None]
     access: Mapped[Words] = mapped_column(default=Access.OPEN)
     oidc_group: Mapped[str | None] = mapped_column(Text)
     terminal: Mapped[bool] = mapped_column(default=False)
@@ -55,6 +57,7 @@ class Pool(Base):
     health: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
     # Its own ``HealingLimits``, likewise.
     healing: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
+    is_rehearsal: Mapped[bool] = mapped_column(default=False, server_default="false")
     next_number: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[When]
     updated_at: Mapped[When]

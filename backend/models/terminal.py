@@ -11,7 +11,10 @@ from backend.models.base import Base, Id, When, Words
 
 
 class Terminal(Base):
-    """One shell on a VM for one claim; its output lives with the agent, not here."""
+    """One shell on a VM for one claim; its output lives with the agent, not here.
+
+    ``connected_at``: when its agent first dialled in with it.
+    """
 
     __tablename__ = "terminals"
     __table_args__ = (Index("ix_terminals_claim_id_id", "claim_id", "id"),)
@@ -20,6 +23,7 @@ class Terminal(Base):
     claim_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("claims.id", ondelete="CASCADE"))
     vm_id: Mapped[int] = mapped_column(Integer, ForeignKey("vms.id", ondelete="CASCADE"))
     opened_at: Mapped[When]
+    connected_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     reason: Mapped[str | None] = mapped_column(Text)
 

@@ -59,7 +59,7 @@ async def see_failed_machines(session: AsyncSession, at: datetime, limits: Alarm
     living = (
         select(Pool.id, Pool.name, func.count(Vm.id))
         .join(Vm, Vm.pool_id == Pool.id)
-        .where(Pool.id.in_(by_pool), Vm.status.not_in(GONE_VM))
+        .where(Pool.id.in_(by_pool), ~Pool.is_rehearsal, Vm.status.not_in(GONE_VM))
         .group_by(Pool.id)
         .order_by(Pool.name)
     )
@@ -95,7 +95,7 @@ async def see_lines(session: AsyncSession, at: datetime, limits: AlarmSettings) 
     query = (
         select(Pool, func.count(Claim.id), func.min(Claim.status_changed_at))
         .join(Claim, Claim.pool_id == Pool.id)
-        .where(Claim.status == ClaimStatus.WAITING)
+        .where(Claim.status == ClaimStatus.WAITING, ~Pool.is_rehearsal)
         .group_by(Pool.id)
         .order_by(Pool.name)
     )

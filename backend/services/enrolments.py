@@ -22,6 +22,8 @@ from backend.services.tokens import hash_token, new_token
 from backend.states import GONE_VM, Origin, VmStatus
 
 ENROLMENT_S = 24 * 3600
+# What the names of simulated machines begin with.
+SIMULATED = "swarm-"
 HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _UNKNOWN = "This token is unknown, was used already or has expired."
 
@@ -202,6 +204,8 @@ async def _enrol(
 async def _join(session: AsyncSession, db: Database, pool_id: int, hostname: str, address: str | None) -> Vm:
     pool = await session.get_one(Pool, pool_id, with_for_update=True)
     check_open(pool)
+    if pool.is_rehearsal and not hostname.startswith(SIMULATED):
+        raise Conflict(f"The pool '{pool.name}' takes simulated machines alone.", code="rehearsal_pool")
     living = await session.scalar(select(func.count()).where(Vm.pool_id == pool_id, Vm.status.not_in(GONE_VM)))
     if (living or 0) >= pool.max:
         raise Conflict(f"The pool '{pool.name}' already has its {pool.max} machines.", code="pool_full")

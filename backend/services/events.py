@@ -18,7 +18,7 @@ EVENT_GROUPS: Mapping[str, tuple[str, ...]] = {
     "seats": ("claim", "seat", "terminal", "crd"),
     "operations": ("operation",),
     "alarms": ("alarm", "budget"),
-    "pools": ("pool", "join_code", "roster"),
+    "pools": ("pool", "join_code", "roster", "rehearsal"),
     "people": ("user", "invite", "token", "session", "key"),
 }
 BATCH = 1_000

@@ -50,6 +50,8 @@ async def request_launch(db: Database, pool_name: str, count: int, *, actor: Act
     async with db.transaction() as session:
         pool = await get_pool_row(session, pool_name, lock=True)
         check_open(pool)
+        if pool.is_rehearsal:
+            raise Conflict(f"The pool '{pool.name}' takes simulated machines alone.", code="rehearsal_pool")
         await _check_room(session, pool, count)
         operation = await launch(session, db, pool, count, actor=actor)
     return await get_operation(db, operation.id)

@@ -43,6 +43,7 @@ class PoolSpec:
     repository: str | None = None
     cleaning_script: str | None = None
     cleaning_deadline_s: int = 300
+    check_command: str | None = None
     access: Access = Access.OPEN
     oidc_group: str | None = None
     terminal: bool = False
@@ -186,6 +187,8 @@ def view_of(pool: Pool) -> PoolView:
         repository=pool.repository,
         cleaning_script=pool.cleaning_script,
         cleaning_deadline_s=pool.cleaning_deadline_s,
+        check_command=pool.check_command,
+        is_rehearsal=pool.is_rehearsal,
         access=Access(pool.access),
         oidc_group=pool.oidc_group,
         terminal=pool.terminal,
@@ -236,6 +239,7 @@ def _figures(spec: PoolSpec) -> dict[str, object]:
         "repository": spec.repository or None,
         "cleaning_script": spec.cleaning_script or None,
         "cleaning_deadline_s": spec.cleaning_deadline_s,
+        "check_command": (spec.check_command or "").strip() or None,
         "access": spec.access,
         "oidc_group": spec.oidc_group or None,
         "terminal": spec.terminal,
@@ -269,6 +273,7 @@ def _check(spec: PoolSpec) -> None:
         (len(spec.startup_script or "") <= 8_000, "startup_script must be at most 8,000 characters"),
         (len(spec.cleaning_script or "") <= 8_000, "cleaning_script must be at most 8,000 characters"),
         (30 <= spec.cleaning_deadline_s <= 7_200, "cleaning_deadline_s must be from 30 to 7200 seconds"),
+        (_is_command(spec.check_command), "check_command must be one command of at most 2,000 printable characters"),
         (_is_repository(spec.repository), "repository must be an https:// or git@ address without spaces"),
         (_is_url_template(spec.url_template), "url_template must be an https:// address, with {hostname} and {email}"),
         (spec.is_loopback or not is_local_terminal(spec), RULE),
@@ -282,6 +287,10 @@ def _check(spec: PoolSpec) -> None:
     HEALING.check(spec.healing)
     if spec.provider == AWS:
         spec.aws.check()
+
+
+def _is_command(command: str | None) -> bool:
+    return len(command or "") <= 2_000 and all(each.isprintable() for each in (command or "").strip())
 
 
 def _is_repository(address: str | None) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.models import Operation, Pool, Vm
 from backend.services.actor import Actor
+from backend.services.emails import ROBOTS
 from backend.services.fuses import find_fuse
 from backend.services.operations import launch
 from backend.states import GONE_VM, OPEN_OPERATION, OperationKind, OperationStatus, PoolStatus, VmStatus
@@ -61,7 +62,9 @@ async def count_failed_refills(session: AsyncSession, pool_id: int) -> tuple[int
 
 
 async def _count_missing(session: AsyncSession, pool: Pool) -> int:
-    coming = func.count().filter(Vm.status.in_(_COMING), Vm.unreachable_since.is_(None))
+    # What a robot holds is free for people within moments.
+    is_robots = Vm.email.like(f"%{ROBOTS}")
+    coming = func.count().filter(Vm.status.in_(_COMING) | is_robots, Vm.unreachable_since.is_(None))
     query = select(coming, func.count()).where(Vm.pool_id == pool.id, Vm.status.not_in(GONE_VM))
     soon_free, living = (await session.execute(query)).one()
     return min(pool.available_min - soon_free, pool.max - living)

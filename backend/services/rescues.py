@@ -16,6 +16,7 @@ from backend.db.engine import Database
 from backend.errors import NotFound
 from backend.models import Claim, Command, Pool, Vm
 from backend.services.actor import Actor
+from backend.services.emails import is_robot
 from backend.services.healing_limits import HealingLimits
 from backend.services.healing_marks import KEPT_FOR
 from backend.services.holders import Holder, actor_of, lock_held
@@ -132,8 +133,10 @@ async def move_on(
     """Takes a locked seat off its locked machine, which is left as it is: to a free one, or to the front of the line.
 
     ``what`` happened, for the history. False, and nothing is changed, in a closed pool without a free machine: there is
-    no line to wait in, and this one may come back.
+    no line to wait in, and this one may come back; and for a robot, which rehearses this very machine.
     """
+    if is_robot(claim.email):
+        return False
     other = await find_free_vm(session, pool.id)
     if other is None and pool.status != PoolStatus.OPEN:
         return False

@@ -16,7 +16,9 @@ from sqlalchemy.orm import aliased
 from backend.models import Claim, Command, Pool, Terminal, Vm
 from backend.request_ids import request_data
 from backend.services.actor import Actor
+from backend.services.check_results import tidy_check
 from backend.services.crd_results import conclude_crd
+from backend.services.emails import is_robot
 from backend.services.enrolments import revoke_agents
 from backend.services.moves import move_claim, move_vm, record_event
 from backend.services.seating import PREPARE_DEADLINE_S, seat_next
@@ -123,6 +125,9 @@ async def conclude(session: AsyncSession, at: datetime, vm: Vm, command: Command
         await _conclude_open_terminal(session, at, command, actor)
     elif command.kind == CommandKind.START_CRD and claim is not None:
         conclude_crd(session, at, vm, command, claim, actor)
+    elif command.kind == CommandKind.CHECK_SESSION:
+        # Whoever asked reads it; only what was asked for is kept of an agent's words.
+        command.data = tidy_check(command.data)
     elif command.kind == CommandKind.RESTART and vm.status == VmStatus.BOOTING:
         _conclude_restart(session, at, vm, command, actor)
     else:
@@ -196,8 +201,12 @@ async def _conclude_prepare(
     why = f"could not prepare a session: {command.detail or 'no reason given'}"
     vm.email = None
     move_vm(session, vm, VmStatus.FAILED, actor=actor, at=at, reason=why, claim_id=claim.id)
-    move_claim(session, claim, ClaimStatus.WAITING, actor=actor, at=at, reason=f"{vm.hostname} {why}")
-    claim.vm_id = claim.ends_at = None
+    if is_robot(claim.email):
+        # It rehearses this very machine, and stands in nobody's line.
+        move_claim(session, claim, ClaimStatus.FAILED, actor=actor, at=at, reason=f"{vm.hostname} {why}")
+    else:
+        move_claim(session, claim, ClaimStatus.WAITING, actor=actor, at=at, reason=f"{vm.hostname} {why}")
+        claim.vm_id = claim.ends_at = None
     await session.flush()
     await serve_line(session, vm.pool_id, at=at)
 

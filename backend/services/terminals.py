@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
@@ -125,11 +125,13 @@ async def check_agent(db: Database, terminal_id: int, vm_id: int) -> None:
         raise Gone(f"This terminal is over: {standing.over}.")
 
 
-async def record_isolation(db: Database, vm_id: int, isolation: str) -> None:
-    """What the agent says about how its sessions are kept apart."""
-    if isolation not in ISOLATIONS:
-        return
+async def record_connected(db: Database, vm_id: int, terminal_id: int, isolation: str) -> None:
+    """The agent has dialled in with a terminal, and says how its sessions are kept apart."""
     async with db.transaction() as session:
+        which = (Terminal.id == terminal_id, Terminal.vm_id == vm_id, Terminal.connected_at.is_(None))
+        await session.execute(update(Terminal).where(*which).values(connected_at=db.now()))
+        if isolation not in ISOLATIONS:
+            return
         vm = await session.get(Vm, vm_id, with_for_update=True)
         if vm is not None and vm.facts.get("isolation") != isolation:
             vm.facts = {**vm.facts, "isolation": isolation}

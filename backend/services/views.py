@@ -25,7 +25,10 @@ from backend.states import (
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """A pool as people see it. Prices are US dollars per VM and hour."""
+    """A pool as people see it. Prices are US dollars per VM and hour.
+
+    ``is_rehearsal``: its machines and people are simulated, and it goes with the rehearsal that made it.
+    """
 
     id: int
     name: str
@@ -50,6 +53,8 @@ class PoolView:
     health: Mapping[str, float] = field(default_factory=dict)
     cleaning_script: str | None = None
     cleaning_deadline_s: int = 300
+    check_command: str | None = None
+    is_rehearsal: bool = False
     healing: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -29,6 +29,7 @@ from backend.services.vms import fail_overdue_vms, record_silence
 from backend.settings import Settings
 from backend.tasks.alarm_channels import AlarmChannels
 from backend.tasks.owner import is_dead
+from backend.tasks.rehearser import Rehearser
 from backend.tasks.server_watch import ServerWatch
 from backend.tasks.supervisor import Supervisor
 
@@ -54,6 +55,7 @@ class Sweeps:
         self._watch = watch
         self._presence = presence
         self._channels = AlarmChannels(db, settings)
+        self._rehearser = Rehearser(db, settings)
         listener.subscribe(on_gap=self._hear_again)
 
     def start(self, supervisor: Supervisor) -> None:
@@ -71,6 +73,8 @@ class Sweeps:
         sweep("refills", 5, self.sweep_refills)
         sweep("healing", 3, self.sweep_healing)
         sweep("schedules", 5, self.sweep_schedules)
+        sweep("rehearsals", 1, self._rehearser.carry_on)
+        sweep("replays", 2, self._rehearser.replay)
         sweep("budgets", 15, self.sweep_budgets)
         sweep("averages", 60, self.sweep_averages)
         supervisor.start("event loop", self._watch.measure)

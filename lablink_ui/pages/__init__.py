@@ -25,6 +25,7 @@ from lablink_ui.pages import (  # noqa: F401
     pool_screen,
     pool_state,
     pools,
+    rehearsal,
     schedules,
     seat,
     sign_in,

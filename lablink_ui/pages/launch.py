@@ -36,7 +36,8 @@ async def launch(request: Request) -> Response | None:
     visit = await find_visit(request)
     if visit is None:
         return to_login(request)
-    pools = [pool for pool in await list_pools(visit.house.db) if pool.status is PoolStatus.OPEN]
+    found = await list_pools(visit.house.db)
+    pools = [pool for pool in found if pool.status is PoolStatus.OPEN and not pool.is_rehearsal]
     subtitle = "Machines of one pool come up together; each is offered as soon as it is ready"
     with admin_frame("Launch machines", active="machines", user=visit.admin.name, subtitle=subtitle) as frame:
         if not pools:

@@ -110,8 +110,9 @@ async def overview(request: Request) -> Response | None:
         shown: dict[Element, object] = {}
 
         def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
+            vms = snapshot.list_real_vms()
             for status, number in tiles.items():
-                found = sum(vm.status is status for vm in snapshot.vms.values())
+                found = sum(vm.status is status for vm in vms)
                 number.say(str(found))
                 number.classes(**{"remove" if found else "add": "zero"})
             show_pools(snapshot)
@@ -148,7 +149,7 @@ def _all_well(snapshot: Snapshot) -> str:
 def _list_attention(snapshot: Snapshot) -> list[_Line]:
     """Everything somebody should look at; what is worst comes first."""
     lines = []
-    for vm in sorted(snapshot.vms.values(), key=lambda vm: vm.hostname):
+    for vm in sorted(snapshot.list_real_vms(), key=lambda vm: vm.hostname):
         href, notes = f"/admin/instances/{vm.hostname}", condition_notes(vm)
         if vm.status in TROUBLE:
             lines.append(_Line("bad", VM_WORDS[vm.status][0], href, vm.hostname, trouble_reason(vm) or ""))
@@ -156,7 +157,7 @@ def _list_attention(snapshot: Snapshot) -> list[_Line]:
             lines.append(_Line(notes[0]["tone"], notes[0]["text"], href, vm.hostname, sentence(notes[0]["title"])))
     for pool in sorted(snapshot.pools.values(), key=lambda pool: pool.name):
         waiting = sum(snapshot.claims[claim_id].pool_id == pool.id for claim_id in snapshot.positions)
-        if waiting:
+        if waiting and not pool.is_rehearsal:
             href = f"/admin/create?pool={pool.name}"
             lines.append(_Line("busy", "In line", href, pool.name, f"{people(waiting)} in line: launch more machines."))
     return sorted(lines, key=lambda line: line.tone != "bad")

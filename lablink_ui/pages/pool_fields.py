@@ -105,6 +105,14 @@ class PoolFields:
             hint="Where it differs from the server's, such as at_once=3 reboot_s=0 seat_grace_s=1800",
             testid="pool-healing-figures",
         )
+        self.check_command = Field(
+            "Check command",
+            name="check_command",
+            value=spec.check_command or "",
+            hint="Run by a rehearsal on each machine as a researcher would, such as nvidia-smi",
+            maxlength=2_000,
+            testid="pool-check-command",
+        )
         self.repository = Field(
             "Git repository",
             name="repository",
@@ -167,6 +175,7 @@ class PoolFields:
                 startup_script=self.script.value.replace("\r\n", "\n") or None,
                 cleaning_script=self.cleaning_script.value.replace("\r\n", "\n") or None,
                 cleaning_deadline_s=int(self.cleaning.value),
+                check_command=self.check_command.value.strip() or None,
                 health=HEALTH.read(self.health.value),
                 healing=HEALING.read(self.healing.value),
                 aws=self.aws.read() if self.aws else base.aws,

@@ -93,6 +93,8 @@ async def _draw(visit: Visit, frame: Frame, found: PoolView) -> None:
         words.move(opener)
         opener.set_visibility(visit.may_administer)
         link_button("State", f"/admin/pools/{name}/state")
+        if not found.is_rehearsal:
+            link_button("Rehearse", f"/admin/pools/{name}/rehearsal")
         if visit.may_operate:
             link_button("Launch machines", f"/admin/create?pool={name}", classes="primary", icon_name="plus")
     chip = Chip("pool-status")

@@ -16,7 +16,7 @@ from lablink_ui.visits import Visit
 
 _WORKDAYS = 5
 # The reader's own zone, unless another one was chosen already.
-_OWN_ZONE = """{ const zone = document.getElementById("zone"), own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+OWN_ZONE = """{ const zone = document.getElementById("zone"), own = Intl.DateTimeFormat().resolvedOptions().timeZone;
   if (zone && zone.value === "UTC" && [...zone.options].some((each) => each.value === own)) zone.value = own; }"""
 
 
@@ -45,7 +45,7 @@ def draw_schedule_form(visit: Visit, pools: Sequence[str]) -> None:
         return f"{made.name} was made"
 
     card.on_send(make)
-    ui.timer(0.1, lambda: ui.run_javascript(_OWN_ZONE), once=True)
+    ui.timer(0.1, lambda: ui.run_javascript(OWN_ZONE), once=True)
 
 
 def _draw_what(pools: Sequence[str]) -> None:

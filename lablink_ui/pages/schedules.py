@@ -39,7 +39,7 @@ async def schedules(request: Request) -> Response | None:
     visit = await find_visit(request)
     if visit is None:
         return to_login(request)
-    pools = [pool.name for pool in await list_pools(visit.house.db)]
+    pools = [pool.name for pool in await list_pools(visit.house.db) if not pool.is_rehearsal]
     subtitle = "Machines are up when a class begins, and given back after it"
     with admin_frame("Schedules", active="schedules", user=visit.admin.name, subtitle=subtitle) as frame:
         week = _Week(visit, frame, request.query_params.get("week", ""))

@@ -13,7 +13,7 @@ from backend.settings import Secrets, describe_keys
 from lablink_ui.cli import main
 from tests.harness.server import LABLINK, free_port
 
-VERBS = ("demo", "serve", "worker", "agent", "migrate", "bench", "config")
+VERBS = ("demo", "serve", "worker", "agent", "migrate", "bench", "swarm", "config")
 SERVERS_PACKAGES = (
     "alembic",
     "argon2",
@@ -75,7 +75,7 @@ def test_the_help_of_a_verb_teaches_by_an_example(verb: str, capsys: pytest.Capt
     assert re.search(rf"^  (\S+=\S+ )?lablink {verb}", help_of(verb, capsys=capsys), re.MULTILINE)
 
 
-@pytest.mark.parametrize("verb", [None, *(verb for verb in VERBS if verb not in {"agent", "bench"})])
+@pytest.mark.parametrize("verb", [None, *(verb for verb in VERBS if verb not in {"agent", "bench", "swarm"})])
 def test_the_help_names_every_secret_and_its_variable(verb: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     said = help_of(*([verb] if verb else []), capsys=capsys)
     for secret in fields(Secrets):

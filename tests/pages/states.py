@@ -254,6 +254,8 @@ FURNISHED = (
     State("screen", "/admin/pools/hall/screen"),
     State("screen-open", "/admin/pools/genomics/screen", is_variant=True),
     State("pool-healing-stopped", "/admin/pools/retired", is_full=True),
+    State("rehearsal", "/admin/pools/genomics/rehearsal", is_full=True),
+    State("rehearsal-none", "/admin/pools/default/rehearsal", is_full=True, is_variant=True),
     State("pool-unknown", "/admin/pools/nowhere", is_variant=True),
     State("events", "/admin/events"),
     State("schedules", "/admin/schedules", is_full=True),

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import text, update
 
 from backend.db.engine import Database
-from backend.models import Command, HealingBreaker, Repair, Vm
+from backend.models import Command, HealingBreaker, Rehearsal, RehearsalMachine, Repair, Vm
 from backend.services.actor import Actor
 from backend.services.alarm_rules import Seen
 from backend.services.alarms import acknowledge_alarms, apply_rules, list_open_alarms, record_own
@@ -26,8 +26,11 @@ from backend.services.enrolments import announce_boot, create_vm_enrolments
 from backend.services.findings import Found, list_pool_facts, record_findings
 from backend.services.healing_marks import KEPT_FOR
 from backend.services.heartbeats import HeartbeatReport, record_heartbeats
+from backend.services.lead_times import BootTimes
 from backend.services.operations import request_cancel, request_destroy, request_launch
 from backend.services.pools import PoolSpec, ensure_pool, get_pool, set_pool_open
+from backend.services.rehearsal_need import Expected, plan
+from backend.services.rehearsal_verdict import Reason
 from backend.services.runs import LogLine, Progress, begin_run, finish_run, record_log, record_progress
 from backend.services.schedule_runs import keep_schedules
 from backend.services.schedules import ScheduleSpec, create_schedule, pause_schedule
@@ -43,10 +46,13 @@ from backend.states import (
     OperationStatus,
     Phase,
     ProgressState,
+    RehearsalStatus,
+    RehearsalStep,
     RepairFault,
     RepairOutcome,
     Rung,
     Severity,
+    Verdict,
 )
 
 # For the server of such a world: nobody works on its jobs, and its machines are silent for a reason.
@@ -114,6 +120,7 @@ async def furnish(url: str) -> World:
     await wait_for_ever(world.db)
     await _classes(world)
     await _healing(world)
+    await _rehearsal(world)
     await _alarms(world)
     return world
 
@@ -363,6 +370,62 @@ async def _healing(world: World) -> None:
         claim_id = await session.scalar(text("SELECT id FROM claims WHERE email = 'ines@lab.org'"))
         kept = update(Vm).where(Vm.id == left.id).values(facts=Vm.facts.op("||")({KEPT_FOR: claim_id}))
         await session.execute(kept)
+
+
+async def _rehearsal(world: World) -> None:
+    """What a rehearsal found yesterday evening: one machine that fails, one that was not tried, arrivals replayed."""
+    db, at = world.db, world.db.now()
+    pool = await get_pool(db, "genomics")
+    boots = BootTimes(measured=12, median_s=74.2, slow_s=131.0, lead_s=191)
+    need = plan(Expected(30, 900, at + timedelta(hours=11), "Europe/Berlin"), 9, 4, pool.max, boots)
+    why = "the check command ended with exit status 9"
+    said = "NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver."
+    found = {
+        "genomics-003": (RehearsalStep.CLEAN, "terminal", "GPU 0: NVIDIA T4", None),
+        "genomics-004": (RehearsalStep.CLEAN, "terminal", said, why),
+        "genomics-005": (RehearsalStep.SKIPPED, None, None, "somebody uses it, so that it works for them"),
+    }
+    vms = [(await get_vm(db, hostname)).id for hostname in found]
+    reasons = [
+        Reason(True, f"genomics-004: {why}.", "Repeat the command in a terminal of the machine, then rehearse again."),
+        Reason(False, "11 machines are to be launched.", "Launch by Monday 11 January 08:50 CET, by hand."),
+    ]
+    replayed = {"state": "replayed", "verdict": "ok", "people": 30, "agents": 24, "within_s": 300, "seated": 24,
+                "in_line": 6, "errors": 0, "join_to_seat_ms": {"p50": 310.0, "p95": 1_240.0, "p99": 1_600.0},
+                "reasons": []}  # fmt: skip
+    async with db.transaction() as session:
+        rehearsal = Rehearsal(
+            pool_id=pool.id,
+            status=RehearsalStatus.FINISHED,
+            people=30,
+            over_s=900,
+            starts_at=at + timedelta(hours=11),
+            zone="Europe/Berlin",
+            created_by=KIM.name,
+            created_at=at - timedelta(minutes=20),
+            deadline_at=at,
+            ended_at=at - timedelta(minutes=5),
+            verdict=Verdict.NO_GO,
+            need=need.as_json(),
+            arrivals=replayed,
+            reasons=[each.as_json() for each in reasons],
+        )
+        session.add(rehearsal)
+        await session.flush()
+        for vm_id, (step, connection, line, problem) in zip(vms, found.values(), strict=True):
+            session.add(
+                RehearsalMachine(
+                    rehearsal_id=rehearsal.id,
+                    vm_id=vm_id,
+                    step=step,
+                    step_at=at,
+                    connection=connection,
+                    said=line,
+                    problem=problem,
+                    remedy="Look at its log, then repair or replace it." if problem == why else None,
+                    ended_at=at,
+                )
+            )
 
 
 async def _line(world: World) -> None:

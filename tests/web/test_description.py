@@ -53,7 +53,8 @@ OPEN_POOL, CLOSED_POOL = "described", "closed"
 @pytest.fixture(scope="module")
 async def described_server(tmp_path_factory: pytest.TempPathFactory):
     """A server with an open pool, a closed one, and tokens of each role. Wrong tokens are tried far too often here."""
-    server = await Server(tmp_path_factory.mktemp("described") / "home", "server.sign_in_attempts=20").start()
+    settings = ("server.sign_in_attempts=20", "rehearsals.replay_most_s=0")
+    server = await Server(tmp_path_factory.mktemp("described") / "home", *settings).start()
     async with database_of(server) as db:
         for name in (OPEN_POOL, CLOSED_POOL):
             await ensure_pool(
