@@ -24,6 +24,7 @@ from backend.live.command_waits import CommandWaits
 from backend.live.heartbeat_buffer import HeartbeatBuffer
 from backend.live.log_buffer import LogBuffer
 from backend.live.read_model import ReadModel
+from backend.live.shared import SharedReadings
 from backend.live.terminals import Terminals
 from backend.oidc import Provider as OidcProvider
 from backend.provisioning.checks import Check, problem
@@ -78,6 +79,7 @@ class House:
     is_demo: bool = False
     is_draining: bool = False
     running: set[int] = field(default_factory=set)
+    shared: SharedReadings = field(default_factory=SharedReadings)
 
     @property
     def pool_defaults(self) -> PoolSpec:

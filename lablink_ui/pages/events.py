@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import Request
 from fastapi.responses import Response
 
+from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
-from backend.services.events import list_events
-from lablink_ui.components import Column, Empty, LiveTable
+from backend.services.events import EventFilter, list_events
+from lablink_ui.components import Column, Empty, LiveTable, Row
 from lablink_ui.event_filters import EventFilters
 from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.parts import button, tag
@@ -37,9 +38,9 @@ async def events(request: Request) -> Response | None:
         limit = PAGE
 
         async def read() -> None:
-            found = await list_events(house.db, filters.wanted(), limit=limit)
-            table.reset([event_row(event, house.live.snapshot) for event in found])
-            older.set_visibility(len(found) == limit)
+            rows = await _read_rows(house, filters.wanted(), limit)
+            table.reset(rows)
+            older.set_visibility(len(rows) == limit)
 
         def begin_anew() -> None:
             nonlocal limit
@@ -74,3 +75,13 @@ async def events(request: Request) -> Response | None:
 
         await visit.follow(frame, start=lambda _: reader.ask(), on_changes=change)
     return None
+
+
+async def _read_rows(house: House, wanted: EventFilter, limit: int) -> list[Row]:
+    """Once for all pages that look at the same: where a class is served, every moment brings an event."""
+
+    async def read() -> list[Row]:
+        found = await list_events(house.db, wanted, limit=limit)
+        return [event_row(event, house.live.snapshot) for event in found]
+
+    return await house.shared.get(("events", wanted, limit), read)

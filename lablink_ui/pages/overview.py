@@ -79,7 +79,7 @@ async def overview(request: Request) -> Response | None:
 
         async def read_costs() -> None:
             nonlocal costs
-            costs = await get_costs(house.db)
+            costs = await house.shared.get("costs", lambda: get_costs(house.db))
             show_pools(house.live.snapshot)
             has_price = bool(costs.per_hour) or any(pool.price_per_hour for pool in house.live.snapshot.pools.values())
             said = f"{money(costs.per_hour)} per hour now · {money(costs.today)} today (UTC)"
@@ -87,7 +87,7 @@ async def overview(request: Request) -> Response | None:
 
         async def read_findings() -> None:
             nonlocal findings
-            findings = await list_findings(house.db)
+            findings = await house.shared.get("findings", lambda: list_findings(house.db))
             show_attention(house.live.snapshot)
 
         def show_pools(snapshot: Snapshot) -> None:

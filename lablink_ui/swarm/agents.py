@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from agent import __version__
 from agent.client import Backoff, Refused, ServerAway
 from lablink_ui.swarm.http import Answer, Client, Failed
 from lablink_ui.swarm.scenario import Span
@@ -74,7 +75,7 @@ class Machine:
         Raises:
             Failed: it was refused.
         """
-        body = {"hostname": self.hostname, "boot_id": f"swarm-{self._boot}", "agent_version": "swarm"}
+        body = {"hostname": self.hostname, "boot_id": f"swarm-{self._boot}", "agent_version": __version__}
         answer = await self._ask("POST", "/api/vm_startup", body)
         found = answer.json()
         self._token = str(found.get("agent_token") or self._token)

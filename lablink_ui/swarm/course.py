@@ -136,7 +136,7 @@ class Course:
                 await crew.start(order)
             await self._until(lambda: tally.reached["ready"] >= processes, within_s=ENROL_S, what="all are here")
             self.on_progress("people come")
-            watching = asyncio.create_task(self._watch(api))
+            watching = [asyncio.create_task(work) for work in (self._watch(), self._watch_lag(api))]
             try:
                 await crew.tell("begin")
                 await self._until_done()
@@ -145,8 +145,9 @@ class Course:
             finally:
                 self.in_line = tally.counts["in line"]
                 await asyncio.shield(self._have_them_leave(crew, processes))
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                for task in watching:
+                    task.cancel()
+                await asyncio.gather(*watching, return_exceptions=True)
 
     async def _until_done(self) -> None:
         scenario, tally = self.scenario, self.tally
@@ -174,18 +175,14 @@ class Course:
         finally:
             client.close()
 
-    async def _watch(self, api: Api) -> None:
+    async def _watch(self) -> None:
         """Once a second: what there is now, for the progress and for the report's curves."""
-        tally, second, lag_at = self.tally, 0, 0.0
+        tally, second = self.tally, 0
         began = last = time.monotonic()
         while True:
             second += 1
             await asyncio.sleep(max(0.0, began + second * SECOND_S - time.monotonic()))
             now = time.monotonic()
-            if now - lag_at > LAG_EVERY_S:
-                lag_at, lag = now, await api.find_lag()
-                if lag is not None:
-                    tally.server_lag_s.append((now - began, lag))
             beats, claims = tally.values("heartbeat", last), tally.values("claim", last)
             counts = tally.counts
             tally.series.append(
@@ -202,6 +199,15 @@ class Course:
             )
             last = now
             self.on_progress(_progress(tally, self.scenario))
+
+    async def _watch_lag(self, api: Api) -> None:
+        """By itself: a server that is late answers this late as well, and the curves must not wait for it."""
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(LAG_EVERY_S)
+            lag = await api.find_lag()
+            if lag is not None:
+                self.tally.server_lag_s.append((time.monotonic() - began, lag))
 
     async def _clear_up(self, api: Api) -> None:
         if not self.hostnames:

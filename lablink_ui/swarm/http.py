@@ -52,7 +52,7 @@ class Answer:
         answer = self.json()
         error = answer.get("error") if isinstance(answer, dict) else None
         said = error.get("message") if isinstance(error, dict) else None
-        return str(said or self.body[:120].decode(errors="replace"))
+        return str(said or self.content()[:120].decode(errors="replace"))
 
 
 class Client:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 200, 52, 24, 10
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 480, 180, 56, 26, 12
 Points = Sequence[tuple[float, float]]
 _STYLE = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--line:#d9dde3;--ink:#16191d;--ink2:#565e69;
@@ -17,14 +17,14 @@ _STYLE = """
 font:14px/1.5 Inter,system-ui,sans-serif;font-variant-numeric:tabular-nums}
 main{max-width:1200px;margin:0 auto;padding:24px 16px}h1{font-size:22px;margin:0}h2{font-size:15px;margin:0 0 8px}
 .sub{color:var(--ink2);margin:4px 0 16px;overflow-wrap:anywhere}.grid{display:grid;gap:12px;
-grid-template-columns:repeat(auto-fit,minmax(min(100%,130px),1fr))}
+grid-template-columns:repeat(auto-fit,minmax(130px,1fr))}
 .wide{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr))}
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px;min-width:0;margin:0 0 12px}
 .grid .card,.wide .card{margin:0}.grid,.wide{margin-bottom:12px}.big{font-size:22px;font-weight:600}
 .verdict{font-weight:600}.ok{color:var(--good)}.failed{color:var(--bad)}dt{color:var(--ink2)}dd{margin:0}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}th,td{text-align:right;padding:4px 8px;
 border-bottom:1px solid var(--line)}th:first-child,td:first-child{text-align:left}th{color:var(--ink2);font-weight:500}
-svg{width:100%;height:auto;display:block}svg text{fill:var(--ink2);font-size:11px}.axis{stroke:var(--line)}
+svg{width:100%;height:auto;display:block}svg text{fill:var(--ink2);font-size:13px}.axis{stroke:var(--line)}
 .curve{fill:none;stroke-width:2;stroke-linejoin:round}.a{stroke:var(--a)}.b{stroke:var(--b);stroke-dasharray:6 3}
 .c{stroke:var(--c);stroke-dasharray:2 3}.key{display:inline-block;width:22px;height:0;margin-right:6px;
 border-top:2px solid;vertical-align:middle}.key.a{color:var(--a)}.key.b{color:var(--b);border-top-style:dashed}
@@ -99,7 +99,8 @@ def _errors(errors: dict[str, int]) -> str:
 
 
 def _scenario(scenario: dict[str, Any]) -> str:
-    rows = [f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td></tr>" for key, value in scenario.items()]
+    words = {key: ", ".join(value) if isinstance(value, list) else str(value) for key, value in scenario.items()}
+    rows = [f"<tr><td>{escape(key)}</td><td>{escape(value)}</td></tr>" for key, value in words.items()]
     return _table("Scenario", ("key", "value"), rows)
 
 

@@ -78,6 +78,8 @@ async def test_a_swarm_that_is_told_to_stop_leaves_first(shared_server: Server, 
     while b"4 sat, 2 in line" not in said:
         said = await asyncio.wait_for(run.stdout.readline(), 60)
         assert said, "it ended"
+    machines = [vm for name, vm in (await shared_server.list_vms()).items() if name.startswith(PREFIX)]
+    assert [(vm["status"], vm["conditions"]) for vm in machines] == [("in-use", [])] * 4
     run.send_signal(signal.SIGTERM)
     await run.communicate()
     assert run.returncode == 130
