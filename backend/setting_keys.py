@@ -358,6 +358,18 @@ class LogSettings:
 
 
 @dataclass
+class OtelSettings:
+    """Spans, for OpenTelemetry. What a collector asks for besides stands in OTEL_EXPORTER_OTLP_HEADERS."""
+
+    endpoint: str | None = _key(
+        None,
+        "A collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; without it no spans are made",
+        form=(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an http:// or https:// address"),
+    )
+    sample_pct: float = _key(100.0, "Percent of all traces that are sent", low=0, high=100)
+
+
+@dataclass
 class Keys:
     """All groups."""
 
@@ -376,3 +388,4 @@ class Keys:
     schedules: SchedulesSettings = field(default_factory=SchedulesSettings)
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    otel: OtelSettings = field(default_factory=OtelSettings)
