@@ -329,7 +329,10 @@ _MAIL = (r"[^\s@<>,]{1,64}@[^\s@<>,]{1,190}", "an e-mail address")
 class AlarmSettings:
     """When alarms ring, and where they are told. Secrets: LABLINK_WEBHOOK_URL, _WEBHOOK_SECRET, _SMTP_PASSWORD."""
 
-    failed_after_s: int = _key(60, "Seconds a machine may be failed before that is an alarm", low=0, high=86_400)
+    failed_after_s: int = _key(
+        60, "Seconds a machine that nothing mends may be failed before that is an alarm", low=0, high=86_400
+    )
+    mending_after_s: int = _key(900, "The same for one that is being mended, or waits for its turn", low=0, high=86_400)
     line_people: int = _key(10, "People in a pool's line that are an alarm", low=1, high=10_000)
     line_wait_s: int = _key(600, "Seconds in line that are an alarm", low=1, high=86_400)
     disk_free_pct: int = _key(
