@@ -138,6 +138,7 @@ class _ClaimCard:
             with tag("p", "note warn", role="status", data_testid="seat-unwell") as self._unwell:
                 self._unwell_words = text("span")
                 tag("a", "", _MOVE, href=f"#{MOVE_ID}")
+                tag("span", "", ".")
             self._reason = text("p", "", "sub")
             with tag("div", "row"):
                 self.give_back = button("", classes="danger", testid="seat-release")
