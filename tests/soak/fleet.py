@@ -39,7 +39,7 @@ SETTINGS = (
     "pool.default.boot_deadline_s=60",
     "pool.default.unreachable_grace_s=30",
     # A machine that dies while it is cleaned is known to be unclean after that.
-    "pool.default.cleaning_deadline_s=30",
+    "pool.default.cleaning_deadline_s=90",
     "healing.after_s=1",
     "healing.pause_s=1",
     "healing.restart_s=30",
