@@ -67,8 +67,9 @@ async def record_command_result(
         status = CommandStatus.SUCCEEDED if succeeded else CommandStatus.FAILED
         move_command(command, status, at=db.now(), detail=detail[:2_000])
         command.data = data
-        await sessions.conclude(session, db.now(), vm, command, actor=actor)
+        # Before what follows, which may seat somebody here: what was read of the machine counts no more then.
         _record_span(command, vm)
+        await sessions.conclude(session, db.now(), vm, command, actor=actor)
 
 
 async def expire_commands(db: Database) -> int:
@@ -87,8 +88,8 @@ async def expire_commands(db: Database) -> int:
             if vm is None or command.status not in OPEN_COMMAND:
                 continue
             move_command(command, CommandStatus.EXPIRED, at=db.now(), detail="no answer before its deadline")
-            await sessions.conclude(session, db.now(), vm, command, actor=Actor.rule("command_deadline"))
             _record_span(command, vm)
+            await sessions.conclude(session, db.now(), vm, command, actor=Actor.rule("command_deadline"))
         return len(commands)
 
 
