@@ -8,6 +8,8 @@ from typing import Any
 
 import requests
 
+from agent.own_log import find_request_id
+
 CONNECT_S, READ_S = 5.0, 20.0
 FIRST_RETRY_S, LAST_RETRY_S, REFUSED_RETRY_S = 0.5, 30.0, 300.0
 # However long the server asks us to stay away, a machine that is not heard of is soon given up.
@@ -54,9 +56,15 @@ class Client:
         return self._send("GET", path, json=None, timeout_s=timeout_s)
 
     def _send(self, method: str, path: str, *, json: Mapping[str, Any] | None, timeout_s: float) -> dict[str, Any]:
+        request_id = find_request_id()
         try:
             response = self._session.request(
-                method, self._server_url + path, json=json, timeout=(CONNECT_S, timeout_s), allow_redirects=False
+                method,
+                self._server_url + path,
+                json=json,
+                headers={"X-Request-ID": request_id} if request_id else None,
+                timeout=(CONNECT_S, timeout_s),
+                allow_redirects=False,
             )
         except requests.RequestException as exc:
             raise ServerAway(type(exc).__name__) from exc

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from agent.own_log import JSON, TEXT
+
 _CRD_START_HOST = Path("/opt/google/chrome-remote-desktop/start-host")
 CONTAINER = "lablink-workload"
 _KERNEL_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -41,6 +43,7 @@ class Config:
     # cloud-init's word on its phases, and what it wrote: where this machine was made by it.
     boot_files: tuple[Path, Path] | None = None
     cleaning_script: Path | None = None
+    log_format: str = TEXT
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -75,6 +78,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> C
         asks_server=given.prepare_as_server_says,
         boot_files=_boot_files(environment.get("LABLINK_BOOT_FILES") or ""),
         cleaning_script=Path(given.cleaning_script) if given.cleaning_script else None,
+        log_format=given.log_format,
     )
 
 
@@ -123,6 +127,12 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--prepare-as-server-says",
         action="store_true",
         help="clone and run what the pool's page says, as this process's user, instead of the three above",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=(TEXT, JSON),
+        default=JSON if get("LABLINK_LOG_FORMAT") == JSON else TEXT,
+        help="how it writes its own log: for people, or a JSON object a line (LABLINK_LOG_FORMAT; default: text)",
     )
     return parser
 

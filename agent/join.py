@@ -169,8 +169,10 @@ def _keep(wish: Wish, python: Path) -> str:
     command = [str(python), "-m", "agent", "--server", wish.server_url, "--hostname", wish.hostname]
     command += ["--home", str(wish.home), *(["--prepare-as-server-says"] if wish.prepares else [])]
     is_service = os.geteuid() == 0 and Path("/run/systemd/system").is_dir()
-    reboot = {"LABLINK_REBOOT_COMMAND": "systemctl reboot"} if wish.may_reboot and is_service else {}
-    kept = Kept(wish.directory, wish.home, command, reboot)
+    environment = {"LABLINK_LOG_FORMAT": "json"} if is_service else {}
+    if wish.may_reboot and is_service:
+        environment["LABLINK_REBOOT_COMMAND"] = "systemctl reboot"
+    kept = Kept(wish.directory, wish.home, command, environment)
     return keep_as_unit(kept) if is_service else keep_as_process(kept)
 
 

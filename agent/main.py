@@ -7,10 +7,9 @@ import logging
 import os
 import queue
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +37,7 @@ from agent.health import Examiner
 from agent.join import main as join
 from agent.logs import BufferHandler, LogBuffer, ship
 from agent.outside_logs import follow_container, ship_boot
+from agent.own_log import TextFormatter, asked_by, set_up_logging
 from agent.preparation import ask_what_to_prepare, tell_step
 from agent.program import BrokenOff
 from agent.spot import SpotWatch
@@ -62,9 +62,7 @@ def main(argv: Sequence[str]) -> int:
     config = parse(argv)
     # The workload and every other process of ours must not see what only the agent may know.
     os.environ.pop("LABLINK_ENROLMENT_TOKEN", None)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    for noisy in ("urllib3", "websockets"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    set_up_logging(config.log_format)
     try:
         agent = Agent(config)
     except OSError as exc:
@@ -102,7 +100,7 @@ class Agent:
         secrets = (config.enrolment_token or "", self._store.find_token() or "", *_secrets_of(config))
         self._logs = LogBuffer(secrets, spool=config.home / "logs.spool")
         handler = BufferHandler(self._logs)
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(TextFormatter("%(levelname)s %(message)s"))
         logger.addHandler(handler)
         self._stopping = threading.Event()
         self._beat_now = threading.Event()
@@ -352,6 +350,10 @@ class Agent:
         return detail, {}
 
     def _obey(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
+        with asked_by(payload):
+            return self._do_once(client, command_id, kind, payload)
+
+    def _do_once(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
         """Does a command, once, and tells its result. Returns the server's refusal to hear it, if any."""
         result = self._store.find_result(command_id)
         is_new = result is None
@@ -363,7 +365,7 @@ class Agent:
                 return None
             except CommandFailed as exc:
                 result = {"status": "failed", "detail": str(exc), "data": {}}
-            logger.info("command %s (%s): %s%s", command_id, kind, result["detail"], _asked_by(payload))
+            logger.info("command %s (%s): %s", command_id, kind, result["detail"])
             # Kept before it is told: if telling fails, it is told again at the next delivery, not done again.
             self._store.keep_result(command_id, result)
         refused = None
@@ -397,12 +399,6 @@ class Agent:
                 backoff.reset()
             except ServerAway as exc:
                 time.sleep(backoff.pause_s(exc))
-
-
-def _asked_by(payload: Mapping[str, object]) -> str:
-    """The id of the request that a command came of, by which the server's log is searched."""
-    request_id = str(payload.get("request_id") or "")[:64]
-    return f" [{request_id}]" if request_id.isprintable() and request_id else ""
 
 
 def _secrets_of(config: Config) -> tuple[str, ...]:

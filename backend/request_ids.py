@@ -17,6 +17,11 @@ def begin_request(given: str = "") -> str:
     return request_id
 
 
+def resume_request(request_id: str | None) -> None:
+    """From here on this task goes on with what a request has asked for; without an id it comes of none."""
+    _current.set(request_id)
+
+
 def find_request_id() -> str | None:
     """The id, if this comes of a request and not of a rule of ours."""
     return _current.get()

@@ -90,8 +90,9 @@ class AgentSettings:
     """What agents are told, and how long they may be silent."""
 
     heartbeat_interval_s: int = _key(20, "Seconds between heartbeats", low=1, high=300)
+    # With the sweep that looks, pages say it within two intervals and a second.
     unreachable_after_s: int = _key(
-        50, "Seconds of silence after which a VM is shown as unreachable", low=3, high=3_600
+        38, "Seconds of silence after which a VM is shown as unreachable", low=3, high=3_600
     )
 
 
@@ -346,7 +347,10 @@ _MAIL = (r"[^\s@<>,]{1,64}@[^\s@<>,]{1,190}", "an e-mail address")
 class AlarmSettings:
     """When alarms ring, and where they are told. Secrets: LABLINK_WEBHOOK_URL, _WEBHOOK_SECRET, _SMTP_PASSWORD."""
 
-    failed_after_s: int = _key(60, "Seconds a machine may be failed before that is an alarm", low=0, high=86_400)
+    failed_after_s: int = _key(
+        60, "Seconds a machine that nothing mends may be failed before that is an alarm", low=0, high=86_400
+    )
+    mending_after_s: int = _key(900, "The same for one that is being mended, or waits for its turn", low=0, high=86_400)
     line_people: int = _key(10, "People in a pool's line that are an alarm", low=1, high=10_000)
     line_wait_s: int = _key(600, "Seconds in line that are an alarm", low=1, high=86_400)
     disk_free_pct: int = _key(
@@ -375,6 +379,18 @@ class LogSettings:
 
 
 @dataclass
+class OtelSettings:
+    """Spans, for OpenTelemetry. What a collector asks for besides stands in OTEL_EXPORTER_OTLP_HEADERS."""
+
+    endpoint: str | None = _key(
+        None,
+        "A collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; without it no spans are made",
+        form=(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an http:// or https:// address"),
+    )
+    sample_pct: float = _key(100.0, "Percent of all traces that are sent", low=0, high=100)
+
+
+@dataclass
 class Keys:
     """All groups."""
 
@@ -394,3 +410,4 @@ class Keys:
     rehearsals: RehearsalSettings = field(default_factory=RehearsalSettings)
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    otel: OtelSettings = field(default_factory=OtelSettings)

@@ -189,7 +189,7 @@ class Verdict(StrEnum):
 class AlarmKind(StrEnum):
     """What an alarm is about."""
 
-    MACHINE_FAILED = "machine-failed"  # machines of a pool have failed and nothing has mended them
+    MACHINE_FAILED = "machine-failed"  # machines of a pool have failed and nothing mends them, or not in time
     REFILL = "refill"  # a pool that shall hold free machines does not get them
     LINE = "line"  # too many people wait for a machine, or one of them for too long
     OPERATION_FAILED = "operation-failed"  # a Terraform run failed, and none after it has done better

@@ -28,6 +28,7 @@ from backend.house import House, open_house
 from backend.keys import UnusableKey
 from backend.logs import set_up_logging
 from backend.settings import Settings
+from backend.spans import sending_spans
 from lablink_ui.nonces import ScriptNonces
 from lablink_ui.pages import add_pages
 from lablink_ui.refusals import add_refusals
@@ -41,8 +42,16 @@ logger = logging.getLogger(__name__)
 def make_app(house: House) -> FastAPI:
     """The application around an open house."""
     settings = house.settings
-    # The description of the API is served; a page that shows it would load its script from somewhere else.
-    app = FastAPI(title="LabLink", version="1", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="LabLink",
+        version="1",
+        openapi_url="/api/openapi.json",
+        # The description of the API is served; a page that shows it would load its script from somewhere else.
+        docs_url=None,
+        redoc_url=None,
+        # Ours leave the paths out (backend.otel).
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
     # Pages are drawn by NiceGUI's own app, which is mounted in this one.
     app.state.house = nicegui_app.state.house = house
     add_api(
@@ -87,7 +96,8 @@ def run_demo(settings: Settings) -> int:
 
 def _run(settings: Settings, *, is_demo: bool) -> int:
     set_up_logging(settings.log, settings.secrets.values())
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    spans = sending_spans(settings.otel.endpoint, sample_pct=settings.otel.sample_pct)
+    with spans, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, is_demo=is_demo))
 
 

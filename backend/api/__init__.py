@@ -8,6 +8,7 @@ from starlette.requests import Request
 from backend.api import (
     admin,
     agents,
+    alarms,
     boots,
     history,
     log_files,
@@ -37,21 +38,8 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool, has_metrics: bool = False) -> None:
     """Adds every route, the error shape, the limits and the browser's cookie to the outer app."""
     people = (seats, seat, seat_crd, terminals, oidc)
-    parts = (
-        probes,
-        metrics,
-        agents,
-        boots,
-        *people,
-        admin,
-        upkeep,
-        tokens,
-        history,
-        log_files,
-        rosters,
-        schedules,
-        rehearsals,
-    )
+    for_admins = (admin, upkeep, tokens, history, log_files, rosters, schedules, rehearsals, alarms)
+    parts = (probes, metrics, agents, boots, *people, *for_admins)
     for module in parts:
         app.include_router(module.router)
     rest = APIRouter()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from backend.states import (
+    AlarmKind,
     CheckStatus,
     ClaimStatus,
     CommandKind,
@@ -361,6 +362,34 @@ class BudgetsAnswer(Answer):
     """`GET /api/admin/budgets`."""
 
     budgets: list[BudgetAnswer]
+
+
+class AlarmItem(Answer):
+    """An alarm. ``place``: the path of the console's page where something can be done; it ends with its cause."""
+
+    id: int
+    kind: AlarmKind
+    severity: Severity
+    pool: str | None
+    sentence: str
+    remedy: str
+    place: str
+    opened_at: datetime
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    resolved_at: datetime | None
+
+
+class AlarmsAnswer(Answer):
+    """`GET /api/admin/alarms`."""
+
+    alarms: list[AlarmItem]
+
+
+class AcknowledgedAnswer(Answer):
+    """`POST /api/admin/alarms/acknowledge`: how many it was."""
+
+    acknowledged: int
 
 
 class TokensAnswer(Answer):

@@ -232,6 +232,12 @@ class RehearsalMessage(Message):
     arrivals: bool = True
 
 
+class AcknowledgeMessage(Message):
+    """`POST /api/admin/alarms/acknowledge`."""
+
+    ids: Annotated[list[Annotated[int, Field(ge=1, lt=2**63)]], Field(min_length=1, max_length=1_000)]
+
+
 class BudgetMessage(Message):
     """`PUT /api/admin/budgets/{pool}`. ``from_now``: what was spent before counts no more."""
 

@@ -1,18 +1,22 @@
-"""Each request has an id, which its answer tells; and those that may change something are logged."""
+"""Each request has an id, which its answer tells, and a span; and those that may change something are logged."""
 
 from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.request_ids import begin_request
+from backend.spans import Span, nothing, span
 
 HEADER = b"x-request-id"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 # Every machine sends these all day.
 _CHATTER = ("/api/heartbeat", "/api/commands", "/api/logs", "/api/vm_startup")
+# What machines, balancers and every page's opening ask for all day; a command's result is not among it.
+_NO_SPANS = ("/api/heartbeat", "/api/logs", "/healthz", "/readyz", "/metrics", "/_nicegui", "/assets")
 
 logger = logging.getLogger("lablink.requests")
 
@@ -39,16 +43,28 @@ class RequestLog:
                 message["headers"] = [*message["headers"], (HEADER, request_id)]
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_id)
-        finally:
-            _log(scope, status, time.perf_counter() - began)
+        with _span(scope) as begun:
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                _log(scope, status, time.perf_counter() - began)
+                name = f"{scope['method'][:10]} {_place(scope)}"
+                begun.note({"http.response.status_code": status}, name=name, has_failed=status >= 500)
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:
     is_news = scope["method"] not in _SAFE and not scope["path"].startswith(_CHATTER)
     level = logging.INFO if is_news else logging.DEBUG
     if logger.isEnabledFor(level):
-        # The template: a path may hold what opens a seat.
-        place = getattr(scope.get("route"), "path", None) or "(no route)"
-        logger.log(level, "%s %s %d in %.0f ms", scope["method"][:10], place, status, seconds * 1000)
+        logger.log(level, "%s %s %d in %.0f ms", scope["method"][:10], _place(scope), status, seconds * 1000)
+
+
+def _span(scope: Scope) -> AbstractContextManager[Span]:
+    if scope["path"] == "/api/commands" or scope["path"].startswith(_NO_SPANS):
+        return nothing
+    return span(scope["method"][:10], {"http.request.method": scope["method"][:10]}, is_request=True)
+
+
+def _place(scope: Scope) -> str:
+    """The template: a path may hold what opens a seat."""
+    return getattr(scope.get("route"), "path", None) or "(no route)"

@@ -124,7 +124,7 @@ the server has another version by now, or somebody changed it on its way. Destro
 
 become_agent() {
     export LABLINK_SERVER_URL=$server_url LABLINK_HOSTNAME=$hostname LABLINK_AGENT_HOME=$root/home
-    export LABLINK_IMAGE=$image LABLINK_REBOOT_COMMAND='systemctl reboot'
+    export LABLINK_IMAGE=$image LABLINK_REBOOT_COMMAND='systemctl reboot' LABLINK_LOG_FORMAT=json
     export LABLINK_BOOT_FILES=/run/cloud-init/status.json:/var/log/cloud-init-output.log
     # Where EC2 tells a machine about itself: to look there for the end of this one.
     [[ -z $spot ]] || export LABLINK_SPOT_METADATA_URL=http://169.254.169.254

@@ -200,6 +200,7 @@ def _environment(kept: dict[str, object]) -> dict[str, str]:
         environment.update({str(key): str(value) for key, value in options.items()})
     if kept.get("token"):
         environment["LABLINK_ENROLMENT_TOKEN"] = str(kept["token"])
+    environment["LABLINK_LOG_FORMAT"] = "json"
     environment["LABLINK_SERVER_URL"] = str(kept["server_url"])
     environment["LABLINK_BOOT_ID"] = str(uuid.uuid4())
     return environment

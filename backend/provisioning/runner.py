@@ -22,6 +22,7 @@ from backend.provisioning.planned import PlanHearer, PlannedChange
 from backend.provisioning.process import end_leftover, run
 from backend.provisioning.providers import Backend
 from backend.provisioning.state_files import STATE
+from backend.spans import span
 
 PLAN, TFVARS = "plan.out", "lablink.auto.tfvars.json"
 NO_STATE, BACKEND = "no.tfstate", "backend.tf.json"
@@ -260,18 +261,19 @@ class TerraformRunner:
                     errors.append(line.message)
                 self.on_line(line)
 
-        code = await run(
-            self._argv(command, *arguments, **options),
-            directory=self.directory,
-            environment=self._environment(),
-            on_line=on_line,
-            cancel=self.cancel,
-            grace_s=self.grace_s,
-        )
-        if self.cancel.is_set():
-            raise TerraformCancelled("cancelled")
-        if code != 0:
-            raise TerraformFailed(f"terraform {command}: {_why(code, errors, last)}")
+        with span(f"terraform {command}", {}):
+            code = await run(
+                self._argv(command, *arguments, **options),
+                directory=self.directory,
+                environment=self._environment(),
+                on_line=on_line,
+                cancel=self.cancel,
+                grace_s=self.grace_s,
+            )
+            if self.cancel.is_set():
+                raise TerraformCancelled("cancelled")
+            if code != 0:
+                raise TerraformFailed(f"terraform {command}: {_why(code, errors, last)}")
 
     def _say(self, level: str, message: str) -> None:
         self.on_line(OutputLine(datetime.now(UTC), level, message))

@@ -20,10 +20,12 @@ from backend.provisioning.providers.facts import Imports
 from backend.provisioning.rebuild import find_unrecorded, importing, rebuild_state
 from backend.provisioning.run_report import RunReport
 from backend.provisioning.runner import TerraformCancelled, TerraformFailed, TerraformRunner
+from backend.request_ids import resume_request
 from backend.services import runs
 from backend.services.actor import Actor
 from backend.services.enrolments import create_vm_enrolments
 from backend.services.runs import LeaseLost, Run, RunVm
+from backend.spans import Attributes, Span, span
 from backend.states import OperationKind, OperationStatus
 
 LEASE_LOOK_S = 1.0
@@ -78,9 +80,16 @@ class Worker:
         run = await runs.begin_run(self.db, operation_id, owner=self.owner)
         if run is None:
             return
+        resume_request(run.request_id)
         self.running.add(operation_id)
+        about: Attributes = {
+            "lablink.operation_id": operation_id,
+            "lablink.pool": run.pool.name,
+            "lablink.attempt": run.attempt,
+        }
         try:
-            await _Execution(self, run).carry_out()
+            with span(f"operation {run.kind}", about) as begun:
+                await _Execution(self, run).carry_out(begun)
         except LeaseLost as exc:
             logger.warning("%s", exc)
         finally:
@@ -109,7 +118,7 @@ class _Execution:
         )
         self._terraform.redact = worker.secrets
 
-    async def carry_out(self) -> None:
+    async def carry_out(self, begun: Span) -> None:
         reporting = asyncio.create_task(self._report.keep_writing())
         leasing = asyncio.create_task(self._keep_lease())
         try:
@@ -120,6 +129,8 @@ class _Execution:
             await asyncio.gather(reporting, leasing, return_exceptions=True)
         if self._is_lost:
             return
+        has_failed = outcome.status is OperationStatus.FAILED
+        begun.note({"lablink.operation_status": outcome.status}, has_failed=has_failed)
         if outcome.reason and outcome.status is not OperationStatus.SUCCEEDED:
             self._report.say("error" if outcome.status is OperationStatus.FAILED else "warn", outcome.reason)
         await self._until_answered(self._report.write)

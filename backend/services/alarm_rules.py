@@ -15,6 +15,8 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.models import Budget, Claim, HealingBreaker, Operation, Pool, Vm
+from backend.services.healing_limits import HealingLimits
+from backend.services.healing_outlook import list_given_up
 from backend.services.refills import RULE as REFILL_RULE
 from backend.services.refills import count_failed_refills
 from backend.setting_keys import AlarmSettings
@@ -43,19 +45,32 @@ class Seen:
 Rule = Callable[[AsyncSession, datetime, AlarmSettings], Awaitable[list[Seen]]]
 
 
-async def see_all(session: AsyncSession, at: datetime, limits: AlarmSettings) -> list[Seen]:
+async def see_all(session: AsyncSession, at: datetime, limits: AlarmSettings, healing: HealingLimits) -> list[Seen]:
     """What all the rules see."""
-    return [seen for rule in RULES for seen in await rule(session, at, limits)]
+    failed = await see_failed_machines(session, at, limits, healing)
+    return failed + [seen for rule in RULES for seen in await rule(session, at, limits)]
 
 
-async def see_failed_machines(session: AsyncSession, at: datetime, limits: AlarmSettings) -> list[Seen]:
-    """Machines that have been failed for a while, one alarm a pool; critical once half of the pool is."""
+async def see_failed_machines(
+    session: AsyncSession, at: datetime, limits: AlarmSettings, healing: HealingLimits
+) -> list[Seen]:
+    """Machines that have failed and that nothing mends, one alarm a pool; critical once half of the pool is.
+
+    One that is being mended, or waits for its turn, is among them only after a longer while.
+    """
     long_ago = at - timedelta(seconds=limits.failed_after_s)
-    has_failed = (Vm.status == VmStatus.FAILED) & (Vm.status_changed_at <= long_ago)
-    query = select(Vm.pool_id, Vm.hostname, Vm.reason).where(has_failed).order_by(Vm.pool_id, Vm.id)
+    query = select(Vm).where(Vm.status == VmStatus.FAILED, Vm.status_changed_at <= long_ago)
+    failed: dict[int, list[Vm]] = {}
+    for vm in await session.scalars(query.order_by(Vm.pool_id, Vm.id)):
+        failed.setdefault(vm.pool_id, []).append(vm)
+    too_long_ago = at - timedelta(seconds=limits.mending_after_s)
     by_pool: dict[int, list[tuple[str, str | None]]] = {}
-    for pool_id, hostname, reason in await session.execute(query):
-        by_pool.setdefault(pool_id, []).append((hostname, reason))
+    for pool_id, vms in failed.items():
+        pool = await session.get_one(Pool, pool_id)
+        given_up = {vm.id for vm in await list_given_up(session, pool, vms, healing, at)}
+        ringing = [vm for vm in vms if vm.id in given_up or vm.status_changed_at <= too_long_ago]
+        if ringing:
+            by_pool[pool_id] = [(vm.hostname, vm.reason) for vm in ringing]
     living = (
         select(Pool.id, Pool.name, func.count(Vm.id))
         .join(Vm, Vm.pool_id == Pool.id)
@@ -162,7 +177,6 @@ async def see_stopped_healing(session: AsyncSession, at: datetime, limits: Alarm
 
 
 RULES: Sequence[Rule] = (
-    see_failed_machines,
     see_stuck_refills,
     see_lines,
     see_failed_operations,

@@ -15,6 +15,7 @@ from backend.redaction import redact
 from backend.services.actor import Actor
 from backend.services.alarm_deliveries import queue_message
 from backend.services.alarm_rules import Seen, see_all
+from backend.services.healing_limits import HealingLimits
 from backend.services.moves import record_event
 from backend.setting_keys import AlarmSettings
 from backend.states import AlarmKind, AlarmNews, Channel, Severity
@@ -46,13 +47,18 @@ class AlarmView:
     resolved_at: datetime | None
 
 
-async def apply_rules(db: Database, limits: AlarmSettings, channels: Collection[Channel] = ()) -> None:
-    """Brings the alarms up to what the shared rules see now. Of several processes at once, one does it."""
+async def apply_rules(
+    db: Database, limits: AlarmSettings, healing: HealingLimits, channels: Collection[Channel] = ()
+) -> None:
+    """Brings the alarms up to what the shared rules see now. Of several processes at once, one does it.
+
+    ``healing``: how machines are mended, since those that are being mended ring later.
+    """
     async with db.transaction() as session:
         if not await session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": RULES_LOCK}):
             return
         at = db.now()
-        await _settle(session, SHARED, await see_all(session, at, limits), at, limits.quiet_s, channels)
+        await _settle(session, SHARED, await see_all(session, at, limits, healing), at, limits.quiet_s, channels)
         silent = at - timedelta(seconds=SILENT_SOURCE_S)
         orphans = select(Alarm).where(Alarm.source != SHARED, Alarm.resolved_at.is_(None), Alarm.last_seen_at < silent)
         for row in await session.scalars(orphans.with_for_update(skip_locked=True)):

@@ -17,6 +17,7 @@ from backend.request_ids import request_data
 from backend.services import sessions
 from backend.services.actor import Actor
 from backend.services.moves import move_command
+from backend.spans import record_span
 from backend.states import OPEN_COMMAND, CommandKind, CommandStatus
 
 
@@ -66,6 +67,8 @@ async def record_command_result(
         status = CommandStatus.SUCCEEDED if succeeded else CommandStatus.FAILED
         move_command(command, status, at=db.now(), detail=detail[:2_000])
         command.data = data
+        # Before what follows, which may seat somebody here: what was read of the machine counts no more then.
+        _record_span(command, vm)
         await sessions.conclude(session, db.now(), vm, command, actor=actor)
 
 
@@ -85,6 +88,7 @@ async def expire_commands(db: Database) -> int:
             if vm is None or command.status not in OPEN_COMMAND:
                 continue
             move_command(command, CommandStatus.EXPIRED, at=db.now(), detail="no answer before its deadline")
+            _record_span(command, vm)
             await sessions.conclude(session, db.now(), vm, command, actor=Actor.rule("command_deadline"))
         return len(commands)
 
@@ -109,4 +113,20 @@ def add_command(session: AsyncSession, vm_id: int, kind: CommandKind, *, db: Dat
             created_at=db.now(),
             deadline_at=db.now() + timedelta(seconds=deadline_s),
         )
+    )
+
+
+def _record_span(command: Command, vm: Vm) -> None:
+    """What the command took, from being asked for to its result."""
+    record_span(
+        f"command {command.kind}",
+        {
+            "lablink.command_id": command.id,
+            "lablink.hostname": vm.hostname,
+            "lablink.command_status": command.status,
+        },
+        began_at=command.created_at,
+        ended_at=command.finished_at or command.created_at,
+        request_id=str(command.payload.get("request_id") or ""),
+        has_failed=command.status != CommandStatus.SUCCEEDED,
     )

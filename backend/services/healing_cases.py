@@ -51,7 +51,7 @@ async def list_patients(session: AsyncSession, pool: Pool, vms: Sequence[Vm], li
     if not sick:
         return []
     ids = [vm.id for vm in sick]
-    busy, launches = await _list_busy(session, ids), await _list_launches(session, ids)
+    busy, launches = await list_busy(session, ids), await _list_launches(session, ids)
     attempts, fuse = await list_attempts(session, ids), await find_fuse(session, pool)
     room = await count_room(session, pool)
     patients = []
@@ -107,7 +107,7 @@ def _case_of(vm: Vm, launch: _Launch | None) -> Case:
     )
 
 
-async def _list_busy(session: AsyncSession, vm_ids: Collection[int]) -> frozenset[int]:
+async def list_busy(session: AsyncSession, vm_ids: Collection[int]) -> frozenset[int]:
     """Those that an operation or another attempt is at."""
     in_operation = (
         select(OperationVm.vm_id)

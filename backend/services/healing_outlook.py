@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from backend.db.engine import Database
 from backend.models import HealingBreaker, Pool, Vm
 from backend.services.healing import list_begun
 from backend.services.healing_breakers import view_of_breaker
-from backend.services.healing_cases import Patient, list_patients
+from backend.services.healing_cases import Patient, list_busy, list_patients
 from backend.services.healing_ladder import find_room
 from backend.services.healing_limits import HealingLimits
 from backend.services.repairs import list_open_repairs
@@ -42,6 +43,22 @@ async def find_outlook(db: Database, vm_id: int, limits: HealingLimits) -> Outlo
         limits = limits.over(pool.healing)
         patients = await list_patients(session, pool, [vm], limits)
         return await _say(session, pool, patients[0], limits, db.now()) if patients else None
+
+
+async def list_given_up(
+    session: AsyncSession, pool: Pool, vms: Sequence[Vm], limits: HealingLimits, at: datetime
+) -> list[Vm]:
+    """Those of these failed VMs of a pool for which nothing is done by itself, now or once their turn comes."""
+    limits = limits.over(pool.healing)
+    open_now, began = await list_open_repairs(session, pool.id), await list_begun(session, pool.id, at)
+    _, room_at = find_room(len(open_now), began, limits, at)
+    is_stopped = view_of_breaker(await session.get(HealingBreaker, pool.id)) is not None
+    busy = await list_busy(session, [vm.id for vm in vms])
+    if pool.status != PoolStatus.OPEN or is_stopped or limits.per_hour < 1 or room_at is not None:
+        return [vm for vm in vms if vm.id not in busy]
+    patients = await list_patients(session, pool, vms, limits)
+    helped = {each.vm.id for each in patients if each.step.rung and not each.held}
+    return [vm for vm in vms if vm.id not in busy | helped]
 
 
 async def _say(session: AsyncSession, pool: Pool, patient: Patient, limits: HealingLimits, at: datetime) -> Outlook:

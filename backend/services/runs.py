@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.db.jobs import RUN_OPERATION, defer
 from backend.errors import Conflict
-from backend.models import Operation, OperationLog, OperationVm, Pool, Vm
+from backend.models import Event, Operation, OperationLog, OperationVm, Pool, Vm
 from backend.redaction import redact
 from backend.services.actor import Actor
 from backend.services.enrolments import revoke_agents
@@ -52,13 +52,14 @@ class RunVm:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a worker needs to know to carry out an operation."""
+    """What a worker needs to know to carry out an operation. ``request_id``: of the request that it came of, if any."""
 
     operation_id: int
     kind: OperationKind
     attempt: int
     pool: PoolView
     vms: tuple[RunVm, ...]
+    request_id: str | None = None
 
     @property
     def targets(self) -> frozenset[str]:
@@ -266,6 +267,7 @@ async def _run_of(session: AsyncSession, operation: Operation) -> Run:
         Vm.pool_id == operation.pool_id, Vm.origin == Origin.TERRAFORM, Vm.status != VmStatus.DESTROYED
     )
     vms = (await session.scalars(rows.order_by(Vm.hostname))).all()
+    asked = select(Event.data).where(Event.operation_id == operation.id).order_by(Event.id).limit(1)
     return Run(
         operation_id=operation.id,
         kind=OperationKind(operation.kind),
@@ -275,6 +277,7 @@ async def _run_of(session: AsyncSession, operation: Operation) -> Run:
             RunVm(vm.id, vm.hostname, vm.first_heartbeat_at is not None, vm.id in targets, vm.facts.get(PLACE))
             for vm in vms
         ),
+        request_id=(await session.scalar(asked) or {}).get("request_id"),
     )
 
 

@@ -137,7 +137,8 @@ class Sweeps:
 
     async def sweep_alarms(self) -> None:
         """Opens and resolves the others."""
-        await apply_rules(self._db, self._settings.alarms, self._channels.names)
+        healing = HealingLimits.of(self._settings.healing)
+        await apply_rules(self._db, self._settings.alarms, healing, self._channels.names)
 
     async def sweep_retention(self) -> None:
         """Cuts to size what grows without end."""

@@ -25,6 +25,7 @@ from backend.provisioning.terraform_binary import ensure_terraform
 from backend.redaction import SHORTEST_VALUE
 from backend.services.vms import get_vm_by_id, record_boot_failure
 from backend.settings import Settings
+from backend.spans import sending_spans, span
 from backend.tasks.company import check_company, make_presence
 from backend.tasks.owner import this_process
 from backend.tasks.supervisor import Supervisor
@@ -115,7 +116,8 @@ async def work_on_jobs(db: Database, worker: Worker, settings: Settings) -> None
 async def _reboot(db: Database, worker: Worker, vm_id: int) -> None:
     vm = await get_vm_by_id(db, vm_id)
     try:
-        await worker.providers[vm.provider].reboot(vm.hostname)
+        with span("reboot", {"lablink.hostname": vm.hostname}):
+            await worker.providers[vm.provider].reboot(vm.hostname)
     except Exception as exc:
         logger.exception("reboot of %s failed", vm.hostname)
         await record_boot_failure(db, vm_id, f"could not be booted: {exc}")
@@ -124,7 +126,8 @@ async def _reboot(db: Database, worker: Worker, vm_id: int) -> None:
 def run_worker(settings: Settings) -> int:
     """`lablink worker`: works on jobs in a process of its own until told to stop. Returns the exit status."""
     set_up_logging(settings.log, settings.secrets.values())
-    return asyncio.run(_run_worker(settings))
+    with sending_spans(settings.otel.endpoint, sample_pct=settings.otel.sample_pct):
+        return asyncio.run(_run_worker(settings))
 
 
 async def _run_worker(settings: Settings) -> int:

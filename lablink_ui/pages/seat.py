@@ -9,9 +9,10 @@ from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.claims import get_position, list_claims, release_own_claim
 from backend.services.views import ClaimView, PoolView, VmView
-from backend.states import OPEN_CLAIM, ClaimStatus, Health
+from backend.states import HOLDING_CLAIM, OPEN_CLAIM, ClaimStatus, Health
 from lablink_ui.frame import Frame, page_at, public_frame
 from lablink_ui.pages.seat_cards import SeatNow, SeatVisit
+from lablink_ui.pages.seat_move import MOVE_ID
 from lablink_ui.pages.seat_opening import draw_key_form
 from lablink_ui.pages.seat_order import CARDS
 from lablink_ui.parts import Chip, Facts, button, link_button, tag, text
@@ -28,6 +29,8 @@ _SENTENCES = {
 }
 _NO_SEAT = "This browser holds no seat. Open yours with its seat key, or get one with a join code."
 _SIGNED_OUT = "This browser was signed out of the seat. With the seat key you open it again."
+_UNWELL = "Something is wrong with this machine. Save your work elsewhere; then you can "
+_MOVE = "move to another machine"
 _GIVE_BACK = "Your session and everything in it is removed from the machine, and somebody else gets it."
 
 
@@ -133,6 +136,11 @@ class _ClaimCard:
                     "No connection is configured for this workshop yet. Your organiser knows how to reach the machine.",
                     id="no-connection",
                 )
+            # Always there, so that a screen reader says at once what comes into it.
+            with tag("p", "note warn", role="status", data_testid="seat-unwell") as self._unwell:
+                self._unwell_words = text("span")
+                tag("a", "", _MOVE, href=f"#{MOVE_ID}")
+                tag("span", "", ".")
             self._reason = text("p", "", "sub")
             with tag("div", "row"):
                 self.give_back = button("", classes="danger", testid="seat-release")
@@ -155,8 +163,17 @@ class _ClaimCard:
         self._reason.say("" if is_open else sentence(claim.reason or ""))
         self.give_back.set_visibility(is_open)
         self._again.set_visibility(not is_open)
+        self._show_unwell(claim, vm)
         beat = vm.last_heartbeat_at if vm else None
         self._facts.show(pool=claim.pool, email=claim.email, health=_health(vm), beat=beat)
+
+    def _show_unwell(self, claim: ClaimView, vm: VmView | None) -> None:
+        """Of a machine that is silent, or that the cloud takes away, a card of its own says more."""
+        is_silent = vm is None or vm.unreachable_since is not None or vm.interruption_at is not None
+        is_unwell = vm is not None and vm.health is Health.UNHEALTHY and not is_silent
+        is_shown = is_unwell and claim.status in HOLDING_CLAIM
+        self._unwell.set_visibility(is_shown)
+        self._unwell_words.say(_UNWELL if is_shown else "")
 
     def _show_connect(self, claim: ClaimView, pool: PoolView | None) -> None:
         has_connection = pool is not None and (pool.terminal or pool.crd or pool.url_template is not None)

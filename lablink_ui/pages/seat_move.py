@@ -9,6 +9,8 @@ from lablink_ui.pages.seat_cards import SeatNow, SeatVisit
 from lablink_ui.parts import button, tag
 from lablink_ui.visits import attempt
 
+# Whatever tells of trouble leads here.
+MOVE_ID = "another-machine"
 _WARNING = (
     "You get the next free machine, with the same seat and key. What is on the present one is removed: save it first."
 )
@@ -19,7 +21,7 @@ class MoveCard:
 
     def __init__(self, visit: SeatVisit) -> None:
         self._visit = visit
-        with tag("section", "card pad", aria_label="Another machine") as self._card:
+        with tag("section", "card pad", aria_label="Another machine", id=MOVE_ID) as self._card:
             tag("h2", "", "Trouble with this machine?")
             with tag("div", "row"):
                 tag("p", "sub said", "You can move to another one, if one is free.")

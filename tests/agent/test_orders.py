@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from agent.removal import end_session
 from agent.session import find_session, list_sessions
 from agent.store import JOURNAL_LENGTH, Store
 from agent.terminals import Terminals
+from backend.logs import JsonFormatter
 from tests.agent.tiny_server import Fault, TinyServer
 from tests.harness.waiting import until
 
@@ -35,6 +38,28 @@ async def test_a_command_delivered_twice_is_done_once_and_told_twice(server: Tin
     await until(lambda: len(server.results(7)) == 3, every_s=0.01)
     assert server.results(7)[2] == first
     assert list_sessions(Store(agent.home)) == []
+
+
+async def test_a_log_for_machines_has_the_servers_names_and_the_id_of_the_request(
+    server: TinyServer, make_agent
+) -> None:
+    agent = make_agent(LABLINK_LOG_FORMAT="json").start()
+    server.command(1, "prepare_session", claim_id=3, request_id="proxy-4bf92f35")
+    server.command(2, "prepare_session", claim_id=4, request_id="nothing that goes\r\ninto a header")
+    await until(lambda: server.results(1) and server.results(2), every_s=0.01)
+    lines = [json.loads(line) for line in agent.said.splitlines()]
+    (mine,) = [line for line in lines if "request_id" in line]
+    assert (mine["request_id"], mine["message"]) == (
+        "proxy-4bf92f35",
+        "command 1 (prepare_session): the session is ready",
+    )
+    record = logging.makeLogRecord({"msg": "x"})
+    assert all(set(line) == set(json.loads(JsonFormatter().format(record))) for line in lines if line is not mine)
+    # The server's own line about the result bears it too.
+    assert [each.request_id for number in (1, 2) for each in server.of(f"/api/commands/{number}")] == [
+        "proxy-4bf92f35",
+        None,
+    ]
 
 
 async def test_an_unknown_command_and_one_without_a_claim_fail_with_a_reason(server: TinyServer, make_agent) -> None:

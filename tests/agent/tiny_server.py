@@ -22,6 +22,7 @@ class Request:
     path: str
     token: str
     body: dict[str, Any]
+    request_id: str | None = None
     at: float = field(default_factory=time.monotonic)
 
 
@@ -104,7 +105,7 @@ class TinyServer:
         length = int(handler.headers.get("Content-Length") or 0)
         body = json.loads(handler.rfile.read(length)) if length else {}
         token = handler.headers.get("Authorization", "").removeprefix("Bearer ")
-        request = Request(handler.command, url.path, token, body)
+        request = Request(handler.command, url.path, token, body, handler.headers.get("X-Request-ID"))
         self.requests.append(request)
         if url.path in self.files:
             self._write(handler, 200, self.files[url.path], {"Content-Type": "text/html"})

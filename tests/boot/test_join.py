@@ -90,6 +90,7 @@ async def test_root_joins_and_the_agent_is_a_service(machine: Machine, server: S
     await server.until_status(["ws-root"], "available")
     unit = (machine.root / "etc/systemd/system/lablink-agent.service").read_text()
     assert "ConditionPathExists=/opt/lablink/home/agent.token" in unit
+    assert "export LABLINK_LOG_FORMAT=json" in (machine.root / "opt/lablink/run.sh").read_text()
     assert (machine.root / "opt/lablink").stat().st_mode & 0o777 == 0o700
 
 

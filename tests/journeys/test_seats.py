@@ -207,17 +207,24 @@ async def test_from_the_line_to_a_seat_that_warns_before_its_end_and_stays_by_on
 async def test_a_seat_moves_to_another_machine_and_an_admin_makes_a_new_key(
     shared_server: Server, browser: Browser
 ) -> None:
-    async with workshop(shared_server, 2) as (pool, _):
+    async with workshop(shared_server, 2) as (pool, agents):
         ada, admin, other = await gather_all(*(visit(browser, shared_server) for _ in range(3)))
         await claim(ada, f"/join/{pool}", "ada@lab.org")
         await ada.sees_status("seat-status", "active")
         key = await ada.page.get_by_test_id("seat-key").inner_text()
         hostname = ada.page.get_by_test_id("seat-hostname")
         before = await hostname.inner_text()
+        unwell = ada.page.get_by_test_id("seat-unwell")
+        await expect(unwell).to_be_hidden()
+        (ill,) = [agent for agent in agents if agent.hostname == before]
+        await ill.beat(health="unhealthy", reasons=["the GPU is gone"])
+        await unwell.get_by_role("link", name="move to another machine").click()
+        await check_axe(ada)
         await ada.page.get_by_test_id("seat-move").click()
         await ada.page.get_by_test_id("confirm-submit").click()
         await expect(hostname).not_to_have_text(before)
         await ada.sees_status("seat-status", "active")
+        await expect(unwell).to_be_hidden()
         await admin.sign_in()
         await admin.go(f"/admin/instances/{await hostname.inner_text()}")
         await admin.page.get_by_test_id("vm-new-key").click()

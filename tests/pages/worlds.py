@@ -24,6 +24,7 @@ from backend.services.commands import list_commands_for_agent, record_command_re
 from backend.services.crd_results import record_command_progress
 from backend.services.enrolments import announce_boot, create_vm_enrolments
 from backend.services.findings import Found, list_pool_facts, record_findings
+from backend.services.healing_limits import HealingLimits
 from backend.services.healing_marks import KEPT_FOR
 from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 from backend.services.lead_times import BootTimes
@@ -135,7 +136,7 @@ async def _alarms(world: World) -> None:
     await record_own(db, "lab-server:8081", [], limits)
     world.clock.back = timedelta()
     await record_own(db, "lab-server:8080", [disk], limits)
-    await apply_rules(db, limits)
+    await apply_rules(db, limits, HealingLimits(at_once=0))
     lines = [alarm.id for alarm in await list_open_alarms(db) if alarm.kind is AlarmKind.LINE]
     await acknowledge_alarms(db, lines, actor=KIM)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,8 @@ async def test_a_vm_that_was_off_is_the_same_machine_in_a_new_boot(vms: LocalVms
     assert not is_running(first)
     assert server.beats()[-1]["phase"] == "stopping"
     assert vms.list_existing() == ["lab-001"]
+    written = (vms.root / "lab-001" / "agent.log").read_text().splitlines()
+    assert {json.loads(line)["level"] for line in written} == {"info"}
 
     second = vms.power_on("lab-001")
     assert second != first

@@ -24,6 +24,7 @@ from backend.services.alarms import (
 from backend.services.budgets import lift_fuse, set_budget, watch_budgets
 from backend.services.claims import request_claim
 from backend.services.events import list_events
+from backend.services.healing_limits import HealingLimits
 from backend.services.operations import request_launch
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.services.refills import refill_pools
@@ -34,10 +35,12 @@ from tests.services.worlds import ADMIN, make_machines
 
 LIMITS = AlarmSettings()
 QUIET_S = LIMITS.quiet_s
+# Nothing is mended by itself.
+OFF = HealingLimits(at_once=0)
 
 
 async def look(db: Database, channels: tuple[Channel, ...] = ()) -> list[AlarmView]:
-    await apply_rules(db, LIMITS, channels)
+    await apply_rules(db, LIMITS, OFF, channels)
     return await list_open_alarms(db)
 
 
@@ -78,6 +81,40 @@ async def test_a_machine_that_is_mended_within_the_minute_is_no_alarm(db: Databa
     assert await look(db) == []
 
 
+async def test_a_machine_that_waits_for_its_turn_of_mending_rings_only_once_that_takes_too_long(
+    db: Database, clock
+) -> None:
+    await make_machines(db, 2)
+    await fail_machines(db, clock, "lab-m0")
+    await apply_rules(db, LIMITS, HealingLimits())
+    assert await list_open_alarms(db) == []
+    clock.advance(LIMITS.mending_after_s - LIMITS.failed_after_s)
+    await apply_rules(db, LIMITS, HealingLimits())
+    assert [each.kind for each in await list_open_alarms(db)] == [AlarmKind.MACHINE_FAILED]
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        "UPDATE pools SET healing = '{\"at_once\": 0}'",
+        "UPDATE pools SET status = 'closed'",
+        'UPDATE vms SET facts = facts || \'{"drained_by": "admin:oli"}\'',
+        "INSERT INTO healing_breakers (pool_id, opened_at, trials) SELECT id, now(), 0 FROM pools",
+        (
+            "INSERT INTO repairs (pool_id, vm_id, rung, is_last, began_at, deadline_at, ended_at, outcome)"
+            " SELECT pool_id, id, 'reboot', true, '{at}', '{at}', '{at}', 'failed' FROM vms, generate_series(1, 3)"
+        ),
+    ],
+    ids=["off", "closed", "drained", "stopped", "given up"],
+)
+async def test_a_machine_that_nothing_mends_rings_soon(db: Database, clock, held: str) -> None:
+    await make_machines(db, 2)
+    await fail_machines(db, clock, "lab-m0")
+    await sql(db, held.replace("{at}", clock().isoformat()).replace(":", "\\:"))
+    await apply_rules(db, LIMITS, HealingLimits())
+    assert AlarmKind.MACHINE_FAILED in {each.kind for each in await list_open_alarms(db)}
+
+
 async def test_an_alarm_is_resolved_once_its_cause_has_been_gone_for_a_while_and_not_before(
     db: Database, clock
 ) -> None:
@@ -108,7 +145,7 @@ async def test_a_cause_that_comes_and_goes_is_one_alarm(db: Database, clock) -> 
 async def test_processes_that_look_at_once_open_one_alarm_and_tell_it_once(db: Database, clock) -> None:
     await make_machines(db, 2)
     await fail_machines(db, clock, "lab-m0")
-    await asyncio.gather(*(apply_rules(db, LIMITS, (Channel.WEBHOOK,)) for _ in range(8)))
+    await asyncio.gather(*(apply_rules(db, LIMITS, OFF, (Channel.WEBHOOK,)) for _ in range(8)))
     assert len(await list_open_alarms(db)) == 1
     async with db.transaction() as session:
         assert await session.scalar(text("SELECT count(*) FROM alarm_deliveries")) == 1
@@ -235,7 +272,7 @@ async def test_secrets_do_not_stand_in_alarms_nor_in_what_is_told_of_them(db: Da
     await sql(db, "UPDATE vms SET reason = 'clone https://kim:hunter22@git.lab.org failed'")
     await sql(db, "UPDATE vms SET status = 'failed' WHERE hostname = 'lab-m0'")
     clock.advance(LIMITS.failed_after_s + 1)
-    await apply_rules(db, LIMITS, tuple(Channel))
+    await apply_rules(db, LIMITS, OFF, tuple(Channel))
     async with db.transaction() as session:
         told = [str(each) for each in await session.scalars(select(AlarmDelivery.message))]
     said = [each.sentence for each in await list_open_alarms(db)] + [event.message for event in await list_events(db)]

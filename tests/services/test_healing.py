@@ -112,7 +112,7 @@ async def test_the_breaker_opens_when_replacements_fail_alike_and_closes_by_itse
     breaker = await find_breaker(db, pool.id)
     assert breaker is not None
     assert "new machines could not be made" in breaker.reason
-    await apply_rules(db, AlarmSettings())
+    await apply_rules(db, AlarmSettings(), LIMITS)
     assert AlarmKind.HEALING in {each.kind for each in await list_open_alarms(db)}
 
     # While it is open nothing is tried, but one machine from time to time.
@@ -133,7 +133,7 @@ async def test_the_breaker_opens_when_replacements_fail_alike_and_closes_by_itse
             break
     assert await find_breaker(db, pool.id) is None
     assert len(await world.vms(VmStatus.AVAILABLE)) == len(await world.vms()) == 12
-    await apply_rules(db, AlarmSettings(quiet_s=0))
+    await apply_rules(db, AlarmSettings(quiet_s=0), LIMITS)
     assert AlarmKind.HEALING not in {each.kind for each in await list_open_alarms(db)}
     kinds = [event.kind for event in await list_events(db, limit=1_000) if event.kind.startswith("pool.healing")]
     assert kinds == ["pool.healing_resumed", "pool.healing_stopped"]

@@ -14,14 +14,18 @@ from datetime import UTC, datetime
 
 from tests.soak.clouds import CLOUDS
 from tests.soak.crashes import CRASHES
+from tests.soak.fleet import FLEET
+from tests.soak.gpus import GPUS
 from tests.soak.lecture import CLASS
 from tests.soak.memory import Memory, get_commit
 from tests.soak.mending import MENDING
 from tests.soak.rounds import ARTIFACTS, Scenario, play_round
+from tests.soak.silence import SILENCE
 from tests.soak.storm import STORM
 from tests.soak.wifi import WIFI
 
-SCENARIOS = {scenario.name: scenario for scenario in (CRASHES, STORM, WIFI, CLOUDS, MENDING, CLASS)}
+_ALL = (CRASHES, STORM, WIFI, CLOUDS, MENDING, GPUS, SILENCE, FLEET, CLASS)
+SCENARIOS = {scenario.name: scenario for scenario in _ALL}
 PASSED, VIOLATED, UNFINISHED = 0, 1, 75
 _EPILOG = """\
 Everything random in a round follows from scenario, seed and number of the round. Rounds that have passed are remembered

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.harness.collector import Collector
 from tests.harness.oidc_provider import CLIENT_ID, CLIENT_SECRET, ProviderProcess
 from tests.harness.server import Server, free_port
 
@@ -23,7 +24,17 @@ async def provider() -> AsyncIterator[ProviderProcess]:
 
 
 @pytest.fixture(scope="session")
-async def web_server(tmp_path_factory: pytest.TempPathFactory, provider: ProviderProcess) -> AsyncIterator[Server]:
+async def collector() -> AsyncIterator[Collector]:
+    """Where the server's spans go."""
+    taking = Collector()
+    yield taking
+    taking.close()
+
+
+@pytest.fixture(scope="session")
+async def web_server(
+    tmp_path_factory: pytest.TempPathFactory, provider: ProviderProcess, collector: Collector
+) -> AsyncIterator[Server]:
     """Trusts one proxy and one provider, and waits two seconds for a request."""
     server = Server(
         tmp_path_factory.mktemp("web") / "home",
@@ -36,7 +47,13 @@ async def web_server(tmp_path_factory: pytest.TempPathFactory, provider: Provide
         "oidc.viewer_groups=[staff]",
         "server.metrics=true",
         "log.format=json",
-        environment={"LABLINK_OIDC_CLIENT_SECRET": CLIENT_SECRET, "LABLINK_METRICS_TOKEN": METRICS_TOKEN},
+        f"otel.endpoint={collector.url}",
+        environment={
+            "LABLINK_OIDC_CLIENT_SECRET": CLIENT_SECRET,
+            "LABLINK_METRICS_TOKEN": METRICS_TOKEN,
+            # Milliseconds between two batches.
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+        },
     )
     await server.start()
     yield server
