@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-PER_S, MS, S = "/s", "ms", "s"
+PER_S, MS, S, MB, PCT = "/s", "ms", "s", "MB", "%"
 HEADINGS = ("path", "figure", "ours", "limit", "ratio", "the limit, of the same run")
-LEGEND = "ratio = ours ÷ limit. Of a rate more is better and 1 the ceiling; of a time less is better and 1 the floor."
+LEGEND = "ratio = ours ÷ limit. Of a rate more is better and 1 the ceiling; of the rest less is better and 1 the floor."
 
 
 class BenchFailed(Exception):
@@ -25,17 +25,17 @@ class Figure:
     name: str
     unit: str
     ours: float
-    limit: float
+    limit: float | None
     limit_is: str
 
     @property
-    def ratio(self) -> float:
-        """Ours divided by the limit."""
-        return self.ours / self.limit
+    def ratio(self) -> float | None:
+        """Ours divided by the limit, where there is one."""
+        return self.ours / self.limit if self.limit else None
 
     @property
     def more_is_better(self) -> bool:
-        """Whether it is a rate; else it is a time."""
+        """Whether it is a rate; else it is a time or a size."""
         return self.unit == PER_S
 
 
@@ -74,16 +74,17 @@ def _plain(figure: Figure) -> dict[str, object]:
         "figure": figure.name,
         "unit": figure.unit,
         "ours": round(figure.ours, 3),
-        "limit": round(figure.limit, 3),
-        "ratio": round(figure.ratio, 4),
+        "limit": None if figure.limit is None else round(figure.limit, 3),
+        "ratio": None if figure.ratio is None else round(figure.ratio, 4),
         "better": "more" if figure.more_is_better else "less",
         "limit_is": figure.limit_is,
     }
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
-    ours, limit = (f"{_shown(value)} {figure.unit}" for value in (figure.ours, figure.limit))
-    return (figure.path, figure.name, ours, limit, f"{_shown(figure.ratio)}×", figure.limit_is)
+    ours, limit = ("–" if value is None else f"{_shown(value)} {figure.unit}" for value in (figure.ours, figure.limit))
+    ratio = "–" if figure.ratio is None else f"{_shown(figure.ratio)}×"
+    return (figure.path, figure.name, ours, limit, ratio, figure.limit_is)
 
 
 def _shown(value: float) -> str:
