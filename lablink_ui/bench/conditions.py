@@ -27,6 +27,10 @@ class Sizes:
     terminals: int = 100
     keys: int = 20
     key_pause_s: float = 0.25
+    crowd: int = 2_000
+    polls: int = 500
+    polled_claims: int = 200
+    rest_s: float = 20.0
     aws_pools: tuple[int, int] = (10, 200)
 
 

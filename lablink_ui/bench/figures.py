@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 PER_S, MS, S, MB, PCT = "/s", "ms", "s", "MB", "%"
 HEADINGS = ("path", "figure", "ours", "limit", "ratio", "the limit, of the same run")
@@ -54,18 +53,17 @@ def format_table(figures: Sequence[Figure]) -> str:
     return "\n".join(_line(row, widths) for row in rows)
 
 
-def write_json(
-    file: Path, reports: Sequence[Report], failures: Sequence[str], *, machine: dict[str, str], cores: str
-) -> None:
-    """Writes everything that was printed, for machines."""
-    content = {
+def describe(
+    reports: Sequence[Report], failures: Sequence[str], *, machine: dict[str, str], cores: str
+) -> dict[str, Any]:
+    """Everything that was printed, for machines."""
+    return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {**machine, "pinned": cores},
         "figures": [_plain(figure) for report in reports for figure in report.figures],
         "notes": [note for report in reports for note in report.notes],
         "failures": list(failures),
     }
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _plain(figure: Figure) -> dict[str, object]:
@@ -82,12 +80,12 @@ def _plain(figure: Figure) -> dict[str, object]:
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
-    ours, limit = ("–" if value is None else f"{_shown(value)} {figure.unit}" for value in (figure.ours, figure.limit))
-    ratio = "–" if figure.ratio is None else f"{_shown(figure.ratio)}×"
+    ours, limit = ("–" if value is None else f"{show(value)} {figure.unit}" for value in (figure.ours, figure.limit))
+    ratio = "–" if figure.ratio is None else f"{show(figure.ratio)}×"
     return (figure.path, figure.name, ours, limit, ratio, figure.limit_is)
 
 
-def _shown(value: float) -> str:
+def show(value: float) -> str:
     """Three digits that count."""
     for least, digits in ((100, 0), (10, 1), (0.1, 2)):
         if value >= least:

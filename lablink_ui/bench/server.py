@@ -30,6 +30,7 @@ from lablink_ui.bench.loadgen import ask, percentile, request
 READY_S = 90.0
 STOP_S = 30.0
 LOOK_S = 0.05
+LOG = "output.log"
 OK = 200
 # Whose server is measured: this one's own Python, or that of another commit (`make bench-compare`).
 PYTHON = os.environ.get("BENCH_PYTHON") or sys.executable
@@ -112,6 +113,19 @@ async def serve(cores: frozenset[int], *settings: str) -> AsyncIterator[BenchSer
 
 
 @asynccontextmanager
+async def running_agent(server: BenchServer, hostname: str, token: str, *, cores: frozenset[int]) -> AsyncIterator[int]:
+    """A real agent within the block; its number."""
+    home = server.home.parent / hostname
+    home.mkdir(mode=0o700)
+    secret = home / "enrolment-token"
+    secret.write_text(token, encoding="utf-8")
+    command = [PYTHON, "-m", "agent", "--hostname", hostname, "--home", str(home / "home")]
+    command += ["--server", server.url, "--enrolment-token-file", str(secret)]
+    async with _running(command, home, cores, {}) as process:
+        yield process.pid
+
+
+@asynccontextmanager
 async def running(
     command: Sequence[str],
     port: int,
@@ -121,25 +135,32 @@ async def running(
     directory: Path,
     environment: dict[str, str] | None = None,
 ) -> AsyncIterator[int]:
-    """A process that serves on ``port`` within the block; its number. Nothing of our environment's LABLINK_… reaches it.
+    """A process that serves on ``port`` within the block; its number. Our own environment's LABLINK_… stay out.
 
     Raises:
         BenchFailed: it ended, or did not answer 200 on ``ready_path`` in time.
     """
-    log = directory / "output.log"
+    async with _running(command, directory, cores, environment or {}) as process:
+        await _until_ready(process, port, ready_path, directory / LOG)
+        yield process.pid
+
+
+@asynccontextmanager
+async def _running(
+    command: Sequence[str], directory: Path, cores: frozenset[int], environment: dict[str, str]
+) -> AsyncIterator[asyncio.subprocess.Process]:
     ours = {key: value for key, value in os.environ.items() if not key.startswith("LABLINK_")}
-    with log.open("wb") as output, pinned_to(cores):
+    with (directory / LOG).open("wb") as output, pinned_to(cores):
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=directory,
-            env={**ours, **(environment or {})},
+            env={**ours, **environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
     try:
-        await _until_ready(process, port, ready_path, log)
-        yield process.pid
+        yield process
     finally:
         await _end(process)
 
@@ -151,7 +172,7 @@ def measure_idle_mb(module: str) -> float:
         BenchFailed: it could not be imported.
     """
     look = f"import {module}, psutil; print(psutil.Process().memory_info().rss)"
-    done = subprocess.run([PYTHON, "-c", look], capture_output=True, text=True, check=False)
+    done = subprocess.run([PYTHON, "-P", "-c", look], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BenchFailed(f"import {module}: {done.stderr[-500:]}")
     return int(done.stdout.split()[-1]) / 1e6
