@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from lablink_ui.bench.compare import CompareFailed, checked_out, find_changes
+from lablink_ui.bench.compare import CompareFailed, checked_out, find_changes, run_to_its_end
 from lablink_ui.bench.figures import MS, PER_S, Figure, Report, describe
 from lablink_ui.bench.picture import draw
 
@@ -63,6 +65,27 @@ def test_the_other_commits_code_runs_with_our_packages_and_nothing_of_it_remains
         raise KeyboardInterrupt
     assert not python.exists()
     assert git(repository, "worktree", "list").count("\n") == 1
+
+
+def test_whoever_stops_it_stops_the_bench_that_runs_and_waits_for_its_end(tmp_path: Path, monkeypatch) -> None:
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    bench = f"""
+import pathlib, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(ended)!r}).touch(), sys.exit(130)))
+pathlib.Path({str(begun)!r}).touch()
+signal.pause()"""
+    wait = subprocess.Popen.wait
+
+    def wait_once(process, *args):
+        monkeypatch.setattr(subprocess.Popen, "wait", wait)
+        while not begun.exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_once)
+    with pytest.raises(KeyboardInterrupt):
+        run_to_its_end([sys.executable, "-c", bench], {})
+    assert ended.exists()
 
 
 def test_a_commit_that_is_not_there_is_said(repository: Path) -> None:

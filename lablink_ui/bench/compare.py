@@ -110,13 +110,23 @@ def _measure_in_turns(
 
 def _measure(file: Path, python: str, scenarios: Sequence[str]) -> list[dict[str, Any]]:
     command = [sys.executable, "-c", _BENCH, "bench", *scenarios, "--json", str(file)]
-    done = subprocess.run(command, env={**os.environ, "BENCH_PYTHON": python}, stdout=subprocess.DEVNULL, check=False)
-    if done.returncode == INTERRUPTED:
+    status = run_to_its_end(command, {**os.environ, "BENCH_PYTHON": python})
+    if status == INTERRUPTED:
         raise KeyboardInterrupt
-    if done.returncode != 0:
-        raise CompareFailed(f"the bench ended with {done.returncode}, with the server of {python}")
+    if status != 0:
+        raise CompareFailed(f"the bench ended with {status}, with the server of {python}")
     figures: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["figures"]
     return figures
+
+
+def run_to_its_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a bench; told to stop, it is told so too and ends what it had started: killed, it would leave a server."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        return process.wait()
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _report(before: Values, now: Values, more_is_better: Mapping[tuple[str, str], bool]) -> int:
