@@ -17,7 +17,7 @@ COMMIT ?= $(shell git rev-parse HEAD)
 TAGS ?= $(shell $(PYTHON) -m backend.provisioning.image_tags $(REF) $(COMMIT))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fmt bench soak lock clean image-tags images
+.PHONY: help demo serve test check fmt bench bench-compare soak lock clean image-tags images
 
 help:
 	@echo "make demo    everything on this machine, in your browser   (ARGS=\"server.port=9000\" passes settings on)"
@@ -25,6 +25,7 @@ help:
 	@echo "make check   formatting, lint, types, import arrows"
 	@echo "make fmt     format the code"
 	@echo "make bench   measure, as ratios to a limit of this machine (ARGS=\"claims\" for one)"
+	@echo "make bench-compare BASE=COMMIT   what became slower since then (ARGS=\"claims\" for one)"
 	@echo "make soak    the long tests (ARGS=\"NAME\" for one)"
 	@echo "make deploy-plan ENVIRONMENT=test   what an apply would change (deploy-bootstrap, deploy-apply, deploy-destroy)"
 	@echo "make images  build the images (then scan-images, push-images, sign-images; image-tags prints their tags)"
@@ -56,6 +57,11 @@ fmt: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.ensure_tools
 	@exec $(BIN)/lablink bench $(ARGS)
+
+# Beside this working tree: another commit, measured in turns with it. Fails if something has become slower.
+bench-compare: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.ensure_tools
+	@exec $(BIN)/python -m lablink_ui.bench.compare "$${BASE:?set BASE=COMMIT}" $(ARGS)
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.ensure_tools

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.verb == "bench":
             from lablink_ui.bench import run_bench
 
-            return run_bench(given.scenarios, json_file=given.json)
+            return run_bench(given.scenarios, json_file=given.json, picture=given.picture)
         if given.verb == "rehearse":
             return rehearse_cli.run_rehearse(given)
         if given.verb == "swarm":
@@ -215,8 +215,9 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if verb == "bench":
-            sub.add_argument("scenarios", nargs="*", help="claims, heartbeats, pages, launch, terminals (default: all)")
+            sub.add_argument("scenarios", nargs="*", help="claims, heartbeats, commands, … (default: all)")
             sub.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well, as JSON")
+            sub.add_argument("--picture", type=Path, metavar="FILE", help="draw them there as well, as SVG")
             sub.epilog = _BENCH_HELP
         elif verb == "rehearse":
             rehearse_cli.add_arguments(sub)

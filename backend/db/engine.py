@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from backend.db.batches import Batches, Item, Key, Result, Work
 from backend.db.express import BROKEN, Connection, ExpressLane, is_at_rest
 from backend.errors import Unavailable
 
@@ -55,6 +56,7 @@ class Database:
         event.listen(self.engine.sync_engine, "checkin", _keep_out_of_pool)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._express = ExpressLane(self.conninfo, size=EXPRESS_SIZE, wait_s=WAIT_S, options=options)
+        self._batches = Batches(self.express)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -88,6 +90,14 @@ class Database:
         except (*BROKEN, TimeoutError) as exc:
             raise _unavailable() from exc
 
+    async def together(self, work: Work[Key, Item, Result], key: Key, item: Item) -> Result:
+        """What ``work`` makes of ``item``, in one statement with the items of whoever else asks for the same now.
+
+        Raises:
+            Unavailable: as ``transaction`` does.
+        """
+        return await self._batches.add(work, key, item)
+
     async def until_reachable(self) -> None:
         """Waits until Postgres answers."""
         while True:
@@ -100,6 +110,7 @@ class Database:
 
     async def close(self) -> None:
         """Closes every pooled connection."""
+        await self._batches.close()
         await self._express.close()
         await self.engine.dispose()
 

@@ -22,7 +22,7 @@ from backend.services.join_codes import count_use
 from backend.services.moves import record_event
 from backend.services.pools import check_open, get_pool_row
 from backend.services.seat_browsers import add_browser, is_open_in
-from backend.services.seating import Asked, Place, take_place
+from backend.services.seating import Asked, Entrance, Place, describe_ask, take_places
 from backend.services.sessions import list_held, lock_claim, serve_line, vacate
 from backend.services.tokens import hash_token, new_token
 from backend.services.views import ClaimView
@@ -222,8 +222,8 @@ async def _take_at_once(db: Database, pool_name: str, email: str | None, asked: 
     except InvalidInput:
         return None
     at = db.now()
-    async with db.express() as connection:
-        place = await take_place(connection, pool_name, Access.OPEN, admitted, asked, at=at)
+    entrance = Entrance(pool_name, Access.OPEN)
+    place = await db.together(take_places, entrance, describe_ask(entrance, admitted, asked, at=at))
     return (_view_place(place, pool_name, admitted, at), place.position, True) if place else None
 
 
@@ -243,7 +243,8 @@ async def _take(db: Database, pool_name: str, email: str | None, asked: Asked, p
                     raise
             else:
                 at, connection = db.now(), await driver_connection(session)
-                place = await take_place(connection, pool_name, Access(pool.access), admitted, asked, at=at)
+                entrance = Entrance(pool_name, Access(pool.access))
+                (place,) = await take_places(connection, entrance, [describe_ask(entrance, admitted, asked, at=at)])
                 if place is not None:
                     if admitted.code_id is not None:
                         await count_use(session, admitted.code_id)

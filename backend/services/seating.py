@@ -1,13 +1,15 @@
 """Seating: how a machine is given to a person, by a click or from the line. One statement each, one trip to Postgres.
 
 When a class arrives at nine o'clock, this is what hundreds ask for in the same minute; as a dozen statements it cost
-ten times as much. All of it holds in each statement's one snapshot: nobody is seated past somebody who stood in line
-when a VM was free, and whoever is refused leaves no trace.
+ten times as much, and those who come while one statement is under way share the next. All of it holds in each
+statement's one snapshot: nobody is seated past somebody who stood in line when a VM was free, and whoever is refused
+leaves no trace.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +30,7 @@ from backend.states import OPEN_CLAIM, Access, ClaimStatus, CommandKind, Command
 
 PREPARE_DEADLINE_S = 120
 MAX_USER_AGENT = 300
+Ask = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +58,40 @@ class Place:
     position: int | None
 
 
-async def take_place(
-    connection: Connection, pool_name: str, access: Access, admitted: Admitted, asked: Asked, *, at: datetime
-) -> Place | None:
-    """Makes a claim: with the healthiest free VM of the pool, or else in line.
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where people come in: a pool, and what it must let them in by."""
 
-    None, and nothing is changed, where something stands in the way: the pool is closed or lets people in by something
-    else than ``access``, or the browser, e-mail, person or idempotency key has a seat there already.
-    """
-    actor = Actor.researcher(admitted.email, asked.address)
-    values = {
-        "pool": pool_name,
-        "access": access,
+    pool: str
+    access: Access
+
+
+def describe_ask(entrance: Entrance, admitted: Admitted, asked: Asked, *, at: datetime) -> Ask:
+    """One who asks, as ``take_places`` takes them; what comes of it bears the id of the present request."""
+    return {
         "email": admitted.email,
         "person": admitted.person,
-        "owner_hash": asked.owner_hash,
-        "idempotency_hash": asked.idempotency_hash,
-        "key_hash": asked.key_hash,
-        "link_hash": asked.link_hash,
-        "link_expires_at": asked.link_expires_at,
+        "owner_hash": _hex(asked.owner_hash),
+        "idempotency_hash": _hex(asked.idempotency_hash),
+        "key_hash": _hex(asked.key_hash),
+        "link_hash": _hex(asked.link_hash),
+        "link_expires_at": asked.link_expires_at.isoformat() if asked.link_expires_at else None,
         "user_agent": (asked.user_agent or "")[:MAX_USER_AGENT] or None,
-        "in_line": redact(f"{admitted.email} stands in line for {pool_name}"),
-        **_values_of_seat(admitted.email, actor, at),
+        "in_line": redact(f"{admitted.email} stands in line for {entrance.pool}"),
+        **_values_of_seat(admitted.email, Actor.researcher(admitted.email, asked.address), at),
     }
-    row = await (await connection.execute(_TAKE_PLACE, values)).fetchone()
-    return Place(*row) if row else None
+
+
+async def take_places(connection: Connection, entrance: Entrance, asks: Sequence[Ask]) -> list[Place | None]:
+    """Makes a claim for each, in this order: with the healthiest free VM of the pool, or else in line.
+
+    None, and nothing is changed, for whom something stands in the way: the pool is closed or lets people in by
+    something else than ``access``, or the browser, e-mail, person or idempotency key has a seat there already.
+    """
+    values = {"pool": entrance.pool, "access": entrance.access, "asked": json.dumps(asks)}
+    rows = await (await connection.execute(_TAKE_PLACES, values)).fetchall()
+    places = {row[0]: Place(*row[1:]) for row in rows}
+    return [places.get(bytes.fromhex(ask["key_hash"][2:])) for ask in asks]
 
 
 async def seat_next(session: AsyncSession, pool_id: int, *, at: datetime) -> bool:
@@ -92,7 +104,11 @@ async def seat_next(session: AsyncSession, pool_id: int, *, at: datetime) -> boo
     if waiting is None:
         return False
     claim_id, email = waiting
-    values = {"pool_id": pool_id, "claim_id": claim_id, **_values_of_seat(email, Actor.rule("line"), at)}
+    values = {
+        "pool_id": pool_id,
+        "claim_id": claim_id,
+        "asked": json.dumps(_values_of_seat(email, Actor.rule("line"), at)),
+    }
     row = await (await connection.execute(_SEAT_WAITING, values)).fetchone()
     if row is None:
         return False
@@ -105,21 +121,25 @@ async def seat_next(session: AsyncSession, pool_id: int, *, at: datetime) -> boo
 
 async def find_free_vm(session: AsyncSession, pool_id: int) -> Vm | None:
     """The healthiest free VM of the pool, locked; VMs that other claims are taking right now are stepped over."""
-    found = text(_FREE_VM.format(columns="*", pool_id=":pool_id"))
+    found = text(_FREE_VM.format(columns="*", pool_id=":pool_id", count=1))
     vms = await session.scalars(select(Vm).from_statement(found), {"pool_id": pool_id})
     return vms.one_or_none()
 
 
 def _values_of_seat(email: str, actor: Actor, at: datetime) -> dict[str, Any]:
     return {
-        "at": at,
+        "at": at.isoformat(),
         "actor": actor.name,
         "address": actor.address,
         # An e-mail is what somebody typed; a hostname, which is put in by the statement, has the form of one.
         "preparing": redact(f"The claim of {email} is {ClaimStatus.PREPARING}"),
-        "request": json.dumps(request_data()),
-        "deadline_at": at + timedelta(seconds=PREPARE_DEADLINE_S),
+        "request": request_data(),
+        "deadline_at": (at + timedelta(seconds=PREPARE_DEADLINE_S)).isoformat(),
     }
+
+
+def _hex(secret: bytes | None) -> str | None:
+    return None if secret is None else f"\\x{secret.hex()}"
 
 
 # The offer: healthiest first ('healthy' sorts after 'degraded'), then longest ready; the index ix_vms_offer is in this
@@ -128,106 +148,131 @@ _FREE_VM = f"""
     SELECT {{columns}} FROM vms
     WHERE pool_id = {{pool_id}} AND status = '{VmStatus.AVAILABLE}'
         AND unreachable_since IS NULL AND health <> '{Health.UNHEALTHY}'
-    ORDER BY health DESC, status_changed_at, id LIMIT 1 FOR UPDATE SKIP LOCKED"""
+    ORDER BY health DESC, status_changed_at, id LIMIT {{count}} FOR UPDATE SKIP LOCKED"""
 
-# What follows from a claim that has got a VM; `claim` and `free` are that claim and that VM. `moves` guards the moves
-# of rows that were read before; here both ends of each move stand in the statement itself.
+# Who asks, one row each; `key_hash`, being random, tells them apart.
+_ASKED = """
+    SELECT * FROM ROWS FROM (json_to_recordset(%(asked)s::json) AS (
+        email text, person text, owner_hash bytea, idempotency_hash bytea, key_hash bytea, link_hash bytea,
+        link_expires_at timestamptz, user_agent text, in_line text, at timestamptz, actor text, address text,
+        preparing text, request jsonb, deadline_at timestamptz)) WITH ORDINALITY"""
+
+# What follows for those who got a VM: `seated` is their claim and VM, and what is to be written down. `moves` guards
+# the moves of rows that were read before; here both ends of each move stand in the statement itself.
 _SEATED = f"""
 vm AS (
-    UPDATE vms SET status = '{VmStatus.IN_USE}', status_changed_at = %(at)s, updated_at = %(at)s, reason = NULL,
-        email = claim.email
-    FROM claim WHERE vms.id = claim.vm_id
+    UPDATE vms SET status = '{VmStatus.IN_USE}', status_changed_at = seated.at, updated_at = seated.at, reason = NULL,
+        email = seated.email
+    FROM seated WHERE vms.id = seated.vm_id
 ),
 command AS (
     INSERT INTO commands (vm_id, claim_id, kind, payload, status, created_at, deadline_at, data)
-    SELECT vm_id, id, '{CommandKind.PREPARE_SESSION}', jsonb_build_object('claim_id', id) || %(request)s::jsonb,
-        '{CommandStatus.QUEUED}',
-        %(at)s, %(deadline_at)s, '{{}}'
-    FROM claim WHERE vm_id IS NOT NULL
+    SELECT vm_id, claim_id, '{CommandKind.PREPARE_SESSION}', jsonb_build_object('claim_id', claim_id) || request,
+        '{CommandStatus.QUEUED}', at, deadline_at, '{{}}'
+    FROM seated
 ),
-seat_events AS (
-    SELECT 1 AS line, 'vm.{VmStatus.IN_USE}' AS kind, free.hostname || ' is {VmStatus.IN_USE}' AS message,
-        claim.pool_id, claim.vm_id, claim.id AS claim_id, '{{"was": "{VmStatus.AVAILABLE}"}}'::jsonb AS data
-    FROM claim JOIN free ON free.id = claim.vm_id
+lines AS (
+    SELECT 1 AS line, 'vm.{VmStatus.IN_USE}' AS kind, hostname || ' is {VmStatus.IN_USE}' AS message,
+        at, actor, address, pool_id, vm_id, claim_id, '{{"was": "{VmStatus.AVAILABLE}"}}'::jsonb || request AS data
+    FROM seated
     UNION ALL
-    SELECT 2, 'claim.{ClaimStatus.PREPARING}', %(preparing)s, pool_id, vm_id, id,
-        '{{"was": "{ClaimStatus.WAITING}"}}'::jsonb
-    FROM claim WHERE vm_id IS NOT NULL
+    SELECT 2, 'claim.{ClaimStatus.PREPARING}', preparing,
+        at, actor, address, pool_id, vm_id, claim_id, '{{"was": "{ClaimStatus.WAITING}"}}'::jsonb || request
+    FROM seated
 )"""
 _EVENTS = """
     INSERT INTO events (at, actor, address, kind, message, pool_id, vm_id, claim_id, data)
-    SELECT %(at)s, %(actor)s, %(address)s::text, kind, message, pool_id, vm_id, claim_id,
-        data || %(request)s::jsonb
-    FROM {lines} ORDER BY line"""
-# A seat's time begins with its machine.
-_ENDS_AT = "%(at)s + make_interval(secs => pool.claim_duration_s)"
+    SELECT at, actor, address, kind, message, pool_id, vm_id, claim_id, data FROM ({lines}) AS lines
+    ORDER BY claim_id, line"""
 
-_TAKE_PLACE = f"""
+_FREE_VMS = _FREE_VM.format(
+    columns="id, hostname, health, status_changed_at",
+    pool_id="(SELECT id FROM pool WHERE NOT has_line)",
+    count="(SELECT count(*) FROM welcome)",
+)
+_LINES_OF_ALL = f"""
+    SELECT * FROM lines
+    UNION ALL
+    SELECT 3, 'claim.{ClaimStatus.WAITING}', in_line, at, actor, address, pool_id, NULL, claim_id, request
+    FROM made WHERE vm_id IS NULL"""
+
+_TAKE_PLACES = f"""
 WITH pool AS (
-    SELECT id, claim_duration_s,
+    SELECT id, name, claim_duration_s,
         EXISTS (SELECT FROM claims WHERE pool_id = pools.id AND status = '{ClaimStatus.WAITING}') AS has_line
-    FROM pools
-    WHERE name = %(pool)s AND status = '{PoolStatus.OPEN}' AND access = %(access)s
-        -- Asked before a VM is locked; two at the same moment are told apart by the unique indexes.
-        AND NOT EXISTS (
-            SELECT FROM claims WHERE pool_id = pools.id AND lower(email) = lower(%(email)s)
+    FROM pools WHERE name = %(pool)s AND status = '{PoolStatus.OPEN}' AND access = %(access)s
+),
+welcome AS (
+    SELECT asked.*, row_number() OVER (ORDER BY ordinality) AS turn
+    FROM ({_ASKED}) AS asked, pool
+    -- Asked before a VM is locked; two at the same moment are told apart by the unique indexes.
+    WHERE NOT EXISTS (
+            SELECT FROM claims WHERE pool_id = pool.id AND lower(email) = lower(asked.email)
                 AND status IN ({quoted(OPEN_CLAIM)}))
         AND NOT EXISTS (
             SELECT FROM seat_browsers AS b JOIN claims AS c ON c.id = b.claim_id
-            WHERE b.owner_hash = %(owner_hash)s::bytea AND b.ended_at IS NULL
-                AND c.pool_id = pools.id AND c.status IN ({quoted(OPEN_CLAIM)}))
+            WHERE b.owner_hash = asked.owner_hash AND b.ended_at IS NULL
+                AND c.pool_id = pool.id AND c.status IN ({quoted(OPEN_CLAIM)}))
 ),
-free AS ({_FREE_VM.format(columns="id, hostname", pool_id="(SELECT id FROM pool WHERE NOT has_line)")}
+free AS ({_FREE_VMS}
+),
+offer AS (
+    SELECT id, hostname, row_number() OVER (ORDER BY health DESC, status_changed_at, id) AS turn FROM free
 ),
 claim AS (
     INSERT INTO claims (pool_id, vm_id, email, person, owner_hash, idempotency_hash, key_hash,
         status, status_changed_at, created_at, last_active_at, ends_at)
-    SELECT pool.id, free.id, %(email)s, %(person)s::text, %(owner_hash)s::bytea, %(idempotency_hash)s::bytea,
-        %(key_hash)s, CASE WHEN free.id IS NULL THEN '{ClaimStatus.WAITING}' ELSE '{ClaimStatus.PREPARING}' END,
-        %(at)s, %(at)s, CASE WHEN free.id IS NOT NULL THEN %(at)s END,
-        CASE WHEN free.id IS NOT NULL THEN {_ENDS_AT} END
-    FROM pool LEFT JOIN free ON true
+    SELECT pool.id, offer.id, welcome.email, person, owner_hash, idempotency_hash, key_hash,
+        CASE WHEN offer.id IS NULL THEN '{ClaimStatus.WAITING}' ELSE '{ClaimStatus.PREPARING}' END,
+        at, at, CASE WHEN offer.id IS NOT NULL THEN at END,
+        -- A seat's time begins with its machine.
+        CASE WHEN offer.id IS NOT NULL THEN at + make_interval(secs => claim_duration_s) END
+    FROM pool, welcome LEFT JOIN offer USING (turn)
+    ORDER BY turn
     ON CONFLICT DO NOTHING
-    RETURNING id, pool_id, vm_id, email, ends_at
+    RETURNING id, pool_id, vm_id, key_hash, ends_at
+),
+made AS (
+    SELECT claim.id AS claim_id, claim.pool_id, claim.vm_id, claim.ends_at, offer.hostname, welcome.*
+    FROM claim JOIN welcome USING (key_hash) LEFT JOIN offer ON offer.id = claim.vm_id
 ),
 browser AS (
     INSERT INTO seat_browsers (claim_id, owner_hash, address, user_agent, opened_at, last_seen_at)
-    SELECT id, %(owner_hash)s::bytea, %(address)s::text, %(user_agent)s::text, %(at)s, %(at)s
-    FROM claim WHERE %(owner_hash)s::bytea IS NOT NULL
+    SELECT claim_id, owner_hash, address, user_agent, at, at FROM made WHERE owner_hash IS NOT NULL
 ),
 link AS (
     INSERT INTO seat_links (claim_id, token_hash, expires_at)
-    SELECT id, %(link_hash)s::bytea, %(link_expires_at)s::timestamptz
-    FROM claim WHERE %(link_hash)s::bytea IS NOT NULL
-),{_SEATED},
-lines AS (
-    SELECT * FROM seat_events
-    UNION ALL
-    SELECT 3, 'claim.{ClaimStatus.WAITING}', %(in_line)s, pool_id, NULL, id, '{{}}'::jsonb
-    FROM claim WHERE vm_id IS NULL
+    SELECT claim_id, link_hash, link_expires_at FROM made WHERE link_hash IS NOT NULL
 ),
-event AS ({_EVENTS.format(lines="lines")}
+seated AS (SELECT * FROM made WHERE vm_id IS NOT NULL),{_SEATED},
+event AS ({_EVENTS.format(lines=_LINES_OF_ALL)}
 )
-SELECT claim.id, claim.pool_id, claim.vm_id, free.hostname, claim.ends_at,
-    -- The snapshot holds everybody who waits but this one.
-    CASE WHEN claim.vm_id IS NULL THEN 1 + (
+SELECT key_hash, claim_id, pool_id, vm_id, hostname, ends_at,
+    -- The snapshot holds everybody who waits but these.
+    CASE WHEN vm_id IS NULL THEN row_number() OVER (PARTITION BY vm_id IS NULL ORDER BY claim_id) + (
         SELECT count(*) FROM claims AS ahead
-        WHERE ahead.pool_id = claim.pool_id AND ahead.status = '{ClaimStatus.WAITING}') END
-FROM claim LEFT JOIN free ON free.id = claim.vm_id""".encode()
+        WHERE ahead.pool_id = made.pool_id AND ahead.status = '{ClaimStatus.WAITING}') END
+FROM made""".encode()
 
 _FIND_NEXT = f"""
 SELECT id, email FROM claims WHERE pool_id = %(pool_id)s AND status = '{ClaimStatus.WAITING}'
 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED""".encode()
 
 _SEAT_WAITING = f"""
-WITH free AS ({_FREE_VM.format(columns="id, hostname", pool_id="%(pool_id)s")}
+WITH asked AS (
+    SELECT * FROM json_to_record(%(asked)s::json) AS asked(
+        at timestamptz, actor text, address text, preparing text, request jsonb, deadline_at timestamptz)
+),
+free AS ({_FREE_VM.format(columns="id, hostname", pool_id="%(pool_id)s", count=1)}
 ),
 claim AS (
-    UPDATE claims SET vm_id = free.id, status = '{ClaimStatus.PREPARING}', status_changed_at = %(at)s, reason = NULL,
-        last_active_at = %(at)s, warned_at = NULL, warned_again_at = NULL, ends_at = {_ENDS_AT}
-    FROM free, pools AS pool WHERE claims.id = %(claim_id)s AND pool.id = claims.pool_id
-    RETURNING claims.id, claims.pool_id, claims.vm_id, claims.email
-),{_SEATED},
-event AS ({_EVENTS.format(lines="seat_events")}
+    UPDATE claims SET vm_id = free.id, status = '{ClaimStatus.PREPARING}', status_changed_at = at, reason = NULL,
+        last_active_at = at, warned_at = NULL, warned_again_at = NULL,
+        ends_at = at + make_interval(secs => pool.claim_duration_s)
+    FROM free, asked, pools AS pool WHERE claims.id = %(claim_id)s AND pool.id = claims.pool_id
+    RETURNING claims.id AS claim_id, claims.pool_id, claims.vm_id, claims.email
+),
+seated AS (SELECT claim.*, free.hostname, asked.* FROM claim JOIN free ON free.id = claim.vm_id, asked),{_SEATED},
+event AS ({_EVENTS.format(lines="SELECT * FROM lines")}
 )
-SELECT vm_id FROM claim""".encode()
+SELECT vm_id FROM seated""".encode()

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lablink_ui.bench.conditions import Cores, Sizes, describe_machine, find_cores, pinned_to
-from lablink_ui.bench.figures import LEGEND, BenchFailed, Report, format_table, write_json
+from lablink_ui.bench.figures import LEGEND, BenchFailed, Report, describe, format_table
+from lablink_ui.bench.picture import draw
 
-SCENARIOS = ("claims", "heartbeats", "pages", "launch", "terminals", "aws")
+SCENARIOS = ("claims", "heartbeats", "commands", "agent", "pages", "launch", "terminals", "aws")
 INTERRUPTED = 130
 
 
-def run_bench(names: Sequence[str] = (), *, json_file: Path | None = None, sizes: Sizes | None = None) -> int:
-    """Runs the named scenarios (all without a name), prints the table, and writes it as JSON if asked to.
+def run_bench(
+    names: Sequence[str] = (), *, json_file: Path | None = None, picture: Path | None = None, sizes: Sizes | None = None
+) -> int:
+    """Runs the named scenarios (all without a name), prints the table, and writes it as JSON and SVG if asked to.
 
     Returns the exit status: 1 if something was wrong, 2 if the command line was.
     """
-    if problem := _find_problem(names, json_file):
+    if problem := _find_problem(names, {"--json": json_file, "--picture": picture}):
         print(f"lablink bench: {problem}", file=sys.stderr)
         return 2
     machine, cores = describe_machine(), find_cores()
@@ -39,18 +43,22 @@ def run_bench(names: Sequence[str] = (), *, json_file: Path | None = None, sizes
         print("lablink bench: stopped; all that it had started has ended", file=sys.stderr)
         return INTERRUPTED
     _print(reports, failures)
+    content = describe(reports, failures, machine=machine, cores=str(cores))
     if json_file is not None:
-        write_json(json_file, reports, failures, machine=machine, cores=str(cores))
+        json_file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if picture is not None:
+        picture.write_text(draw(content), encoding="utf-8")
     return 1 if failures else 0
 
 
-def _find_problem(names: Sequence[str], json_file: Path | None) -> str | None:
+def _find_problem(names: Sequence[str], files: Mapping[str, Path | None]) -> str | None:
     """What would make the run useless, said before it instead of after."""
     unknown = sorted(set(names) - set(SCENARIOS))
     if unknown:
         return f"there is no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}"
-    if json_file is not None and not json_file.parent.is_dir():
-        return f"--json: there is no directory {json_file.parent}"
+    for option, file in files.items():
+        if file is not None and not file.parent.is_dir():
+            return f"{option}: there is no directory {file.parent}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import LiteralString
@@ -34,7 +35,9 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
     async with serve(cores.server, f"pool.default.max={sizes.machines}") as server:
         await join(server, sizes.machines)
         people = [_claim(number) for number in range(sizes.machines)]
+        began = time.monotonic()
         ours = await drive(server.port, people, at_once=sizes.claims_at_once)
+        lag = server.lag("claim", since=began)
         await _check_no_double(ours, server.database_url)
         raw = await _drive_raw(server.database_url, sizes)
     limit_is = f"the bare SKIP LOCKED update, {sizes.claims_at_once} connections"
@@ -46,6 +49,7 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
                 Figure("claim", f"p{percent}", MS, ours.percentile_ms(percent), raw.percentile_ms(percent), limit_is)
                 for percent in (50, 99)
             ),
+            lag,
         ],
         [
             f"claim: {len(ours.shots)} people, {len(ours.shots)} machines, none given twice and nobody seated twice.",

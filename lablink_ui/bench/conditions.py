@@ -20,13 +20,18 @@ class Sizes:
     beat_connections: int = 32
     beat_s: float = 3.0
     beat_rounds: int = 2
-    rows: int = 200
+    rows: int = 500
+    open_pages: int = 200
     changes: int = 300
-    changes_per_s: float = 20.0
+    changes_per_s: tuple[float, ...] = (10.0, 50.0)
     launched: int = 20
     terminals: int = 100
     keys: int = 20
     key_pause_s: float = 0.25
+    crowd: int = 2_000
+    polls: int = 500
+    polled_claims: int = 200
+    rest_s: float = 20.0
     aws_pools: tuple[int, int] = (10, 200)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
-PER_S, MS, S = "/s", "ms", "s"
+PER_S, MS, S, MB, PCT = "/s", "ms", "s", "MB", "%"
 HEADINGS = ("path", "figure", "ours", "limit", "ratio", "the limit, of the same run")
-LEGEND = "ratio = ours ÷ limit. Of a rate more is better and 1 the ceiling; of a time less is better and 1 the floor."
+LEGEND = "ratio = ours ÷ limit. Of a rate more is better and 1 the ceiling; of the rest less is better and 1 the floor."
 
 
 class BenchFailed(Exception):
@@ -25,17 +24,17 @@ class Figure:
     name: str
     unit: str
     ours: float
-    limit: float
+    limit: float | None
     limit_is: str
 
     @property
-    def ratio(self) -> float:
-        """Ours divided by the limit."""
-        return self.ours / self.limit
+    def ratio(self) -> float | None:
+        """Ours divided by the limit, where there is one."""
+        return self.ours / self.limit if self.limit else None
 
     @property
     def more_is_better(self) -> bool:
-        """Whether it is a rate; else it is a time."""
+        """Whether it is a rate; else it is a time or a size."""
         return self.unit == PER_S
 
 
@@ -54,18 +53,17 @@ def format_table(figures: Sequence[Figure]) -> str:
     return "\n".join(_line(row, widths) for row in rows)
 
 
-def write_json(
-    file: Path, reports: Sequence[Report], failures: Sequence[str], *, machine: dict[str, str], cores: str
-) -> None:
-    """Writes everything that was printed, for machines."""
-    content = {
+def describe(
+    reports: Sequence[Report], failures: Sequence[str], *, machine: dict[str, str], cores: str
+) -> dict[str, Any]:
+    """Everything that was printed, for machines."""
+    return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {**machine, "pinned": cores},
         "figures": [_plain(figure) for report in reports for figure in report.figures],
         "notes": [note for report in reports for note in report.notes],
         "failures": list(failures),
     }
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _plain(figure: Figure) -> dict[str, object]:
@@ -74,19 +72,20 @@ def _plain(figure: Figure) -> dict[str, object]:
         "figure": figure.name,
         "unit": figure.unit,
         "ours": round(figure.ours, 3),
-        "limit": round(figure.limit, 3),
-        "ratio": round(figure.ratio, 4),
+        "limit": None if figure.limit is None else round(figure.limit, 3),
+        "ratio": None if figure.ratio is None else round(figure.ratio, 4),
         "better": "more" if figure.more_is_better else "less",
         "limit_is": figure.limit_is,
     }
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
-    ours, limit = (f"{_shown(value)} {figure.unit}" for value in (figure.ours, figure.limit))
-    return (figure.path, figure.name, ours, limit, f"{_shown(figure.ratio)}×", figure.limit_is)
+    ours, limit = ("–" if value is None else f"{show(value)} {figure.unit}" for value in (figure.ours, figure.limit))
+    ratio = "–" if figure.ratio is None else f"{show(figure.ratio)}×"
+    return (figure.path, figure.name, ours, limit, ratio, figure.limit_is)
 
 
-def _shown(value: float) -> str:
+def show(value: float) -> str:
     """Three digits that count."""
     for least, digits in ((100, 0), (10, 1), (0.1, 2)):
         if value >= least:

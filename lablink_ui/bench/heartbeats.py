@@ -13,13 +13,17 @@ from pathlib import Path
 
 import psycopg
 
+from backend.db.engine import Database
+from backend.services.actor import Actor
+from backend.services.pools import PoolSpec, ensure_pool
 from lablink_ui.bench.conditions import Cores, Sizes
 from lablink_ui.bench.figures import MS, PER_S, BenchFailed, Figure, Report
 from lablink_ui.bench.loadgen import Load, drive
 from lablink_ui.bench.machines import join
-from lablink_ui.bench.server import LOOK_S, free_port, running, serve
+from lablink_ui.bench.server import LOOK_S, BenchServer, free_port, running, serve
 
 STORED_WITHIN_S = 5.0
+MOST_A_POOL = 1_000
 _LIMIT_IS = "a bare FastAPI route that is sent the same bytes"
 
 
@@ -34,6 +38,7 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
         beats = [machine.beat() for machine in await join(server, sizes.machines)]
         # Once each: from here on the server knows every token, as it does in the middle of a day.
         (await drive(server.port, beats, at_once=sizes.beat_connections)).check(200)
+        began_at = time.monotonic()
         for _ in range(sizes.beat_rounds):
             for port, load in ((bare_port, bare), (server.port, ours)):
                 load.add(await drive(port, _for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections))
@@ -42,6 +47,9 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
         for load in (ours, bare, last):
             load.check(200)
         await _until_stored(server.database_url, began, len(beats))
+        crowd = await _drive_crowd(server, beats, sizes)
+        lag = server.lag("heartbeat", since=began_at)
+    few_is = f"ours with {sizes.machines} machines"
     name = f"{sizes.beat_connections} connections, {sizes.machines} machines"
     return Report(
         [
@@ -52,9 +60,41 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
                 )
                 for percent in (50, 99)
             ),
+            Figure("heartbeat", f"{sizes.crowd} machines", PER_S, crowd.per_s, ours.per_s, few_is),
+            Figure(
+                "heartbeat",
+                f"{sizes.crowd} machines, p99",
+                MS,
+                crowd.percentile_ms(99),
+                ours.percentile_ms(99),
+                few_is,
+            ),
+            lag,
         ],
         [*ours.note_if_busy("heartbeat"), *bare.note_if_busy("heartbeat, the limit")],
     )
+
+
+async def _drive_crowd(server: BenchServer, beats: Sequence[bytes], sizes: Sizes) -> Load:
+    """The same with many more machines, of several pools: is there a cliff?"""
+    beats = [*beats]
+    db = Database(server.database_url)
+    try:
+        for number, count in enumerate(_split(sizes.crowd - len(beats))):
+            await ensure_pool(db, f"crowd-{number}", PoolSpec(max=MOST_A_POOL), actor=Actor.rule("bench"))
+            joined = await join(server, count, pool=f"crowd-{number}", prefix=f"crowd{number}")
+            beats += [machine.beat() for machine in joined]
+    finally:
+        await db.close()
+    (await drive(server.port, beats, at_once=sizes.beat_connections)).check(200)
+    load = await drive(server.port, _for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections)
+    load.check(200)
+    return load
+
+
+def _split(count: int) -> list[int]:
+    """So many machines for each of the pools that hold them."""
+    return [min(MOST_A_POOL, count - first) for first in range(0, count, MOST_A_POOL)]
 
 
 def _for_a_while(beats: Sequence[bytes], seconds: float) -> Iterator[bytes]:

@@ -103,7 +103,7 @@ async def drive(port: int, requests: Iterable[bytes], *, at_once: int) -> Load:
     Raises:
         BenchFailed: the server closed a connection or did not answer in time.
     """
-    connections = [await _connect(port) for _ in range(at_once)]
+    connections = [await connect(port) for _ in range(at_once)]
     try:
         return await shoot([connection.ask for connection in connections], requests)
     finally:
@@ -135,7 +135,7 @@ async def ask(port: int, content: bytes) -> Shot:
     return (await drive(port, [content], at_once=1)).shots[0]
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection. The server announces the length of every answer that we ask for."""
 
     def __init__(self) -> None:
@@ -144,6 +144,11 @@ class _Connection(asyncio.Protocol):
         self._received = b""
 
     async def ask(self, content: bytes) -> tuple[int, bytes]:
+        """Sends a request; returns the answer's status and body.
+
+        Raises:
+            BenchFailed: the server closed the connection or did not answer in time.
+        """
         assert self._transport is not None
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
@@ -156,14 +161,17 @@ class _Connection(asyncio.Protocol):
             timer.cancel()
 
     def close(self) -> None:
+        """Hangs up."""
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """A part of an answer."""
         self._received += data
         head = self._received.find(b"\r\n\r\n")
         length = _LENGTH.search(self._received, 0, head) if head >= 0 else None
@@ -176,6 +184,7 @@ class _Connection(asyncio.Protocol):
         self._received = self._received[end:]
 
     def connection_lost(self, _exc: Exception | None) -> None:
+        """It has ended."""
         self._give_up("the server closed the connection")
 
     def _give_up(self, why: str) -> None:
@@ -183,6 +192,7 @@ class _Connection(asyncio.Protocol):
             self._answer.set_exception(BenchFailed(why))
 
 
-async def _connect(port: int) -> _Connection:
-    _, connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", port)
+async def connect(port: int) -> Connection:
+    """Opens a connection to this port of loopback."""
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
     return connection

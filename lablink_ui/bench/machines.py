@@ -32,15 +32,19 @@ class Machine:
         """A heartbeat, ready to be sent."""
         return request("POST", "/api/heartbeat", _HEALTHY, token=self.token)
 
+    def poll(self, wait_s: int) -> bytes:
+        """A long poll for commands, ready to be sent."""
+        return request("GET", f"/api/commands?wait={wait_s}", token=self.token)
 
-async def join(server: BenchServer, count: int) -> list[Machine]:
+
+async def join(server: BenchServer, count: int, *, pool: str = POOL, prefix: str = "bench") -> list[Machine]:
     """Enrols machines and has them available.
 
     Raises:
         BenchFailed: one was refused.
     """
-    tokens = (await server.ask("POST", "/api/admin/enrolments", {"pool": POOL, "count": count}))["tokens"]
-    hostnames = [f"bench-{number:04d}" for number in range(count)]
+    tokens = (await server.ask("POST", "/api/admin/enrolments", {"pool": pool, "count": count}))["tokens"]
+    hostnames = [f"{prefix}-{number:04d}" for number in range(count)]
     boots = [_boot(hostname, token) for hostname, token in zip(hostnames, tokens, strict=True)]
     enrolled = await drive(server.port, boots, at_once=JOIN_AT_ONCE)
     enrolled.check(200)

@@ -7,27 +7,33 @@ import contextlib
 import os
 import secrets
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from backend.db.embedded import EmbeddedPostgres
 from backend.provisioning.local_vms import LocalVms
 from backend.provisioning.process import end_leftover
+from lablink_ui.bench import watched_server
 from lablink_ui.bench.conditions import pinned_to
-from lablink_ui.bench.figures import BenchFailed
-from lablink_ui.bench.loadgen import ask, request
+from lablink_ui.bench.figures import MB, MS, BenchFailed, Figure
+from lablink_ui.bench.loadgen import ask, percentile, request
 
 READY_S = 90.0
 STOP_S = 30.0
 LOOK_S = 0.05
+LOG = "output.log"
 OK = 200
-_LABLINK = "from lablink_ui.cli import main; raise SystemExit(main())"
+# Whose server is measured: this one's own Python, or that of another commit (`make bench-compare`).
+PYTHON = os.environ.get("BENCH_PYTHON") or sys.executable
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class BenchServer:
     port: int
     password: str
     token: str
+    pid: int = 0
 
     @property
     def url(self) -> str:
@@ -49,6 +56,21 @@ class BenchServer:
         """Its embedded Postgres, as Postgres itself wrote down where it listens."""
         lines = (self.home / "postgres" / "postmaster.pid").read_text(encoding="utf-8").splitlines()
         return f"postgresql://postgres@/postgres?host={lines[4].strip()}"
+
+    @property
+    def memory_mb(self) -> float:
+        """Resident memory of its process, without Postgres'."""
+        return float(psutil.Process(self.pid).memory_info().rss) / 1e6
+
+    def lag(self, path: str, *, since: float) -> Figure:
+        """By how much its event loop was late since a moment of the monotonic clock."""
+        lags = watched_server.read_lags(_lags_of(self.home), since=since)
+        return Figure(path, "event loop late by, p99", MS, 1_000 * percentile(lags or [0.0], 99), None, "")
+
+    def memory(self, path: str, what: str) -> Figure:
+        """Its resident memory now, against that of a process that has imported the same packages and does nothing."""
+        is_limit = "a process that imports the same and does nothing"
+        return Figure(path, f"memory, {what}", MB, self.memory_mb, measure_idle_mb("lablink_ui.main"), is_limit)
 
     async def ask(self, method: str, path: str, body: object = None) -> Any:
         """Asks as an admin; returns the answer's content.
@@ -72,19 +94,35 @@ async def serve(cores: frozenset[int], *settings: str) -> AsyncIterator[BenchSer
     with tempfile.TemporaryDirectory(prefix="lablink-bench-", ignore_cleanup_errors=True) as directory:
         home = Path(directory) / "home"
         server = BenchServer(home, free_port(), secrets.token_urlsafe(16), secrets.token_urlsafe(32))
-        command = [sys.executable, "-c", _LABLINK, "serve", f"server.port={server.port}", *settings]
+        command = [PYTHON, "-P", watched_server.__file__, "serve", f"server.port={server.port}", *settings]
         secret = {
+            watched_server.FILE: str(_lags_of(home)),
             "LABLINK_HOME": str(home),
             "LABLINK_ADMIN_PASSWORD": server.password,
             "LABLINK_API_TOKEN": server.token,
         }
-        async with running(command, server.port, "/readyz", cores=cores, directory=Path(directory), environment=secret):
+        async with running(
+            command, server.port, "/readyz", cores=cores, directory=Path(directory), environment=secret
+        ) as pid:
             try:
-                yield server
+                yield replace(server, pid=pid)
             finally:
                 # Local VMs outlive a server, as those of a cloud would.
                 await asyncio.to_thread(end_vms, home / "vms")
         await _end_leftovers(home)
+
+
+@asynccontextmanager
+async def running_agent(server: BenchServer, hostname: str, token: str, *, cores: frozenset[int]) -> AsyncIterator[int]:
+    """A real agent within the block; its number."""
+    home = server.home.parent / hostname
+    home.mkdir(mode=0o700)
+    secret = home / "enrolment-token"
+    secret.write_text(token, encoding="utf-8")
+    command = [PYTHON, "-m", "agent", "--hostname", hostname, "--home", str(home / "home")]
+    command += ["--server", server.url, "--enrolment-token-file", str(secret)]
+    async with _running(command, home, cores, {}) as process:
+        yield process.pid
 
 
 @asynccontextmanager
@@ -96,28 +134,52 @@ async def running(
     cores: frozenset[int],
     directory: Path,
     environment: dict[str, str] | None = None,
-) -> AsyncIterator[None]:
-    """A process that serves on ``port`` within the block. Nothing of our own environment's LABLINK_… reaches it.
+) -> AsyncIterator[int]:
+    """A process that serves on ``port`` within the block; its number. Our own environment's LABLINK_… stay out.
 
     Raises:
         BenchFailed: it ended, or did not answer 200 on ``ready_path`` in time.
     """
-    log = directory / "output.log"
+    async with _running(command, directory, cores, environment or {}) as process:
+        await _until_ready(process, port, ready_path, directory / LOG)
+        yield process.pid
+
+
+@asynccontextmanager
+async def _running(
+    command: Sequence[str], directory: Path, cores: frozenset[int], environment: dict[str, str]
+) -> AsyncIterator[asyncio.subprocess.Process]:
     ours = {key: value for key, value in os.environ.items() if not key.startswith("LABLINK_")}
-    with log.open("wb") as output, pinned_to(cores):
+    with (directory / LOG).open("wb") as output, pinned_to(cores):
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=directory,
-            env={**ours, **(environment or {})},
+            env={**ours, **environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
     try:
-        await _until_ready(process, port, ready_path, log)
-        yield
+        yield process
     finally:
         await _end(process)
+
+
+def measure_idle_mb(module: str) -> float:
+    """Resident memory (MB) of a Python that has imported a module and does nothing.
+
+    Raises:
+        BenchFailed: it could not be imported.
+    """
+    look = f"import {module}, psutil; print(psutil.Process().memory_info().rss)"
+    done = subprocess.run([PYTHON, "-P", "-c", look], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchFailed(f"import {module}: {done.stderr[-500:]}")
+    return int(done.stdout.split()[-1]) / 1e6
+
+
+def _lags_of(home: Path) -> Path:
+    return home.with_name("lags")
 
 
 def free_port() -> int:

@@ -62,6 +62,16 @@ async def test_ten_clicks_of_one_browser_are_one_claim(db: Database) -> None:
     assert sum(each.created for each in results) == 1
 
 
+async def test_a_double_click_in_a_crowd_takes_no_machine_from_those_behind(db: Database) -> None:
+    await make_machines(db, 4)
+    people = (1, 2, 2, 2, 3, 4)
+    claims = await asyncio.gather(*(claim(db, number) for number in people))
+    assert len({each.id for each in claims}) == len({each.hostname for each in claims}) == 4
+    # First come, first served: the machine that is ready for longest goes to the first.
+    assert [claims[people.index(number)].hostname for number in (1, 2)] == ["lab-m0", "lab-m1"]
+    assert all(each.status is ClaimStatus.PREPARING for each in claims)
+
+
 async def test_an_email_is_no_proof_of_being_the_same_person(db: Database) -> None:
     await make_machines(db, 2)
     await claim(db, 1)
