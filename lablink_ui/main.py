@@ -35,6 +35,8 @@ from lablink_ui.refusals import add_refusals
 from lablink_ui.theme import add_assets, favicon
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Allocations before the young, and rounds of each generation before the next older one, are looked through.
+GC_THRESHOLD = (10_000, 10, 10)
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +210,9 @@ class _Server(uvicorn.Server):
             # What lives now lives for ever; without this a full collection pauses every page.
             gc.collect()
             gc.freeze()
+            # Two hundred open pages are a million objects: looked through every ten thousand allocations, they would
+            # hold up everybody every few seconds.
+            gc.set_threshold(*GC_THRESHOLD)
             _greet(self._house)
 
     def stop(self) -> None:

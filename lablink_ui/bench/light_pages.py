@@ -1,28 +1,17 @@
-"""Open pages without a browser: the real page, and its socket held open and answered; hundreds in one process."""
+"""Open pages without a browser, as `lablink swarm` has them; hundreds in one process."""
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import contextlib
-import json
-import re
-import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from urllib.parse import urlencode
-
-import httpx
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
 
 from lablink_ui.bench.figures import BenchFailed
+from lablink_ui.swarm.http import Client, Failed
+from lablink_ui.swarm.page import Page
+from lablink_ui.swarm.target import Target, find_target
 
-AT_ONCE = 8
-ACK_S, ANSWER_S = 3.0, 30.0
-_QUERY = re.compile(r"^\s*query: (\{.*\}),$", re.MULTILINE)
-_ID = re.compile(r'"_id":(\d+)\}\]$')
+AT_ONCE, OPEN_S = 8, 30.0
 
 
 @asynccontextmanager
@@ -30,59 +19,27 @@ async def open_pages(url: str, path: str, count: int) -> AsyncIterator[None]:
     """So many pages of different people, open within the block.
 
     Raises:
-        BenchFailed: one did not open, or was closed by the server meanwhile.
+        BenchFailed: one did not open, or lost its connection meanwhile.
     """
-    turns = asyncio.Semaphore(AT_ONCE)
+    problems: list[Failed] = []
+    target, turns = find_target(url), asyncio.Semaphore(AT_ONCE)
     async with AsyncExitStack() as stack:
-        tasks = await asyncio.gather(*(_open(stack, turns, url, path) for _ in range(count)))
         try:
-            yield
-            lost = sum(task.done() for task in tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    if lost:
-        raise BenchFailed(f"{lost} of {count} open pages were closed by the server")
+            await asyncio.gather(*(_open(stack, turns, target, path, problems) for _ in range(count)))
+        except Failed as exc:
+            raise BenchFailed(f"{path} did not open: {exc}") from exc
+        yield
+        if problems:
+            raise BenchFailed(f"{len(problems)} times an open page lost its server: {problems[0]}")
 
 
-async def _open(stack: AsyncExitStack, turns: asyncio.Semaphore, url: str, path: str) -> asyncio.Task[None]:
+async def _open(
+    stack: AsyncExitStack, turns: asyncio.Semaphore, target: Target, path: str, problems: list[Failed]
+) -> None:
     async with turns:
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=ANSWER_S) as browser:
-            answer = await browser.get(path)
-            found = _QUERY.search(answer.text)
-            if answer.status_code != 200 or found is None:
-                raise BenchFailed(f"{path} was answered {answer.status_code}, and not with a page")
-            cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
-        # Written as Python; the page's own script knows its words.
-        query = ast.literal_eval(found[1]) | {"document_id": str(uuid.uuid4()), "EIO": 4, "transport": "websocket"}
-        query |= dict.fromkeys(("tab_id", "old_tab_id"), str(uuid.uuid4()))
-        words = {key: json.dumps(value) if isinstance(value, bool) else value for key, value in query.items()}
-        address = f"{url.replace('http', 'ws', 1)}/_nicegui_ws/socket.io/?{urlencode(words)}"
-        headers = {"Cookie": cookie, "Origin": url}
-        dialled = connect(address, additional_headers=headers, proxy=None, compression=None, ping_interval=None)
-        socket = await stack.enter_async_context(dialled)
-        is_open = asyncio.Event()
-        task = asyncio.create_task(_live(socket, query["client_id"], is_open))
-        async with asyncio.timeout(ANSWER_S):
-            await is_open.wait()
-        return task
-
-
-async def _live(socket: ClientConnection, client_id: str, is_open: asyncio.Event) -> None:
-    """Answers as a page does: the beat, the greeting, and now and then how far it has read."""
-    acknowledged_at = 0.0
-    with contextlib.suppress(WebSocketException, OSError):
-        async for message in socket:
-            text = str(message)
-            number = _ID.search(text)
-            if text.startswith("0"):
-                await socket.send("40")
-            elif text == "2":
-                await socket.send("3")
-            elif text.startswith("40"):
-                is_open.set()
-            elif number is not None and time.monotonic() - acknowledged_at > ACK_S:
-                acknowledged_at = time.monotonic()
-                seen = {"client_id": client_id, "next_message_id": int(number[1]) + 1}
-                await socket.send(f"42{json.dumps(['ack', seen])}")
+        client = Client(target)
+        stack.callback(client.close)
+        page = Page(client, on_problem=problems.append)
+        stack.push_async_callback(page.close)
+        await page.open(path)
+        await page.until(lambda: page.is_connected, within_s=OPEN_S, what="a connection")

@@ -25,7 +25,7 @@ POOL = PoolView(
     **{
         name: getattr(PoolSpec(), name)
         for name in PoolView.__slots__
-        if name not in {"id", "name", "status", "created_at"}
+        if name not in {"id", "name", "status", "created_at", "is_rehearsal"}
     },
 )
 MACHINE = Machine(

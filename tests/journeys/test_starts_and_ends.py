@@ -66,7 +66,7 @@ async def test_a_second_server_in_the_same_data_directory_is_refused_in_one_line
 
 
 async def test_a_port_in_use_is_said_in_one_line_and_nothing_is_started(tmp_path: Path) -> None:
-    server = Server(tmp_path / "home")
+    server = Server(tmp_path / "home", program=COMMAND)
     with socket.create_server(("127.0.0.1", server.port)):
         server.spawn()
         assert await ended(server) == 1
