@@ -294,7 +294,7 @@ class JobsSettings:
 class LiveSettings:
     """Open pages."""
 
-    max_hz: float = _key(10.0, "Most updates per second that a page gets", low=0.5, high=60)
+    max_hz: float = _key(20.0, "Most updates per second that a page gets", low=0.5, high=60)
     backup_poll_s: float = _key(
         15.0, "Seconds after which everything is re-read even without a notice", low=1, high=300
     )

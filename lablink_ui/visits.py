@@ -117,11 +117,12 @@ async def follow(
     client, snapshot = ui.context.client, house.live.snapshot
     await client.connected(timeout=60)
 
-    def take(changes: ChangeSet) -> None:
+    def take(changes: ChangeSet) -> bool:
         frame.set_live(is_live=snapshot.is_live)
         frame.ring(snapshot.ringing)
         with client:
             on_changes(snapshot, changes)
+        return bool(client.outbox.updates or client.outbox.messages)
 
     # No await between the first picture and the subscription: nothing falls between them.
     start(snapshot)

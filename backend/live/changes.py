@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from backend.services.alarms import AlarmView
 from backend.services.views import ClaimView, OperationView, PoolView, VmView
 from backend.states import ClaimStatus
 
 View = TypeVar("View", bound=Hashable)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,15 @@ class Snapshot:
     operations: dict[int, OperationView] = field(default_factory=dict)
     alarms: dict[int, AlarmView] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
+    _made: dict[Hashable, tuple[int, object]] = field(default_factory=dict)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` makes of this picture: made once, however many pages show it."""
+        seq, made = self._made.get(key, (None, None))
+        if seq != self.seq:
+            made = make()
+            self._made[key] = self.seq, made
+        return cast("Made", made)
 
     def find_pool(self, name: str) -> PoolView | None:
         """The pool of this name."""

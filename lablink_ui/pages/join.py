@@ -95,6 +95,10 @@ def _is_open(snapshot: Snapshot, pool: str) -> bool:
 
 def _outlook(snapshot: Snapshot, pool: PoolView) -> str:
     """What somebody who clicks now may expect."""
+    return snapshot.once(("outlook", pool.id), lambda: _make_outlook(snapshot, pool))
+
+
+def _make_outlook(snapshot: Snapshot, pool: PoolView) -> str:
     free = sum(vm.pool_id == pool.id and vm.status is VmStatus.AVAILABLE for vm in snapshot.vms.values())
     waiting = sum(snapshot.claims[claim_id].pool_id == pool.id for claim_id in snapshot.positions)
     if waiting:

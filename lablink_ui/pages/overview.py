@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -91,10 +92,11 @@ async def overview(request: Request) -> Response | None:
             show_attention(house.live.snapshot)
 
         def show_pools(snapshot: Snapshot) -> None:
-            pools.reset([_with_cost(pool_row(pool, snapshot), costs) for pool in snapshot.pools.values()])
+            rows = snapshot.once("pool rows", lambda: [pool_row(pool, snapshot) for pool in snapshot.pools.values()])
+            pools.reset([_with_cost(row, costs) for row in rows])
 
         def show_attention(snapshot: Snapshot) -> None:
-            lines = [*map(_finding_line, findings), *_list_attention(snapshot)]
+            lines = [*map(_finding_line, findings), *snapshot.once("attention", lambda: _list_attention(snapshot))]
             nothing = _all_well(snapshot)
             _fill(
                 shown,
@@ -110,9 +112,9 @@ async def overview(request: Request) -> Response | None:
         shown: dict[Element, object] = {}
 
         def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
-            vms = snapshot.list_real_vms()
+            found_by_status = snapshot.once("statuses", lambda: Counter(vm.status for vm in snapshot.list_real_vms()))
             for status, number in tiles.items():
-                found = sum(vm.status is status for vm in vms)
+                found = found_by_status[status]
                 number.say(str(found))
                 number.classes(**{"remove" if found else "add": "zero"})
             show_pools(snapshot)
