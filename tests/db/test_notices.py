@@ -217,6 +217,22 @@ async def test_what_changed_while_the_listener_was_cut_off_is_read_afterwards(db
         assert [changes.seq for changes in told] == list(range(1, len(told) + 1))
 
 
+async def test_a_sum_over_a_picture_is_made_once_for_all_pages_and_anew_for_the_next_picture(db: Database) -> None:
+    await ensure_pool(db, "lab", PoolSpec(max=5), actor=ADMIN)
+    async with live_model(db) as (model, _):
+        made: list[int] = []
+
+        def total() -> int:
+            made.append(sum(pool.max for pool in model.snapshot.pools.values()))
+            return made[-1]
+
+        assert [model.snapshot.once("total", total) for _ in range(200)] == [5] * 200
+        await update_pool(db, "lab", PoolSpec(max=33), actor=ADMIN)
+        await until(lambda: model.snapshot.pools[1].max == 33, every_s=0.005)
+        assert model.snapshot.once("total", total) == 33
+        assert made == [5, 33]
+
+
 async def test_pages_are_true_again_soon_after_every_connection_died(db: Database) -> None:
     await ensure_pool(db, "lab", PoolSpec(), actor=ADMIN)
     async with live_model(db) as (model, _):
