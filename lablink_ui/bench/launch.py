@@ -82,7 +82,7 @@ async def _launch(server: BenchServer, count: int) -> tuple[float, float, str]:
         first, last = await (await connection.execute(_APPLYING, (operation["id"],))).fetchone() or (began, ended_at)
     note = (
         f"launch: of ours, {float(first) - began:.1f} s pass before Terraform begins with the first machine (queue,"
-        f" init, show, plan, guard) and {ended_at - float(last):.1f} s after the last (show, writing down)."
+        f" init, plan, guard) and {ended_at - float(last):.1f} s after the last (looking, writing down)."
     )
     return ended_at - began, available_at - began, note
 
