@@ -8,8 +8,8 @@ from typing import Any
 
 from lablink_ui.bench.figures import show
 
-WIDTH, ROW, TOP = 860, 34, 56
-LABEL_X, BAR_X, BAR_WIDTH = 12, 380, 300
+WIDTH, ROW, TOP = 920, 34, 56
+LABEL_X, BAR_X, BAR_WIDTH = 12, 430, 300
 _STYLE = """text{font:13px system-ui,sans-serif;fill:#1d2530}.quiet{fill:#5b6673;font-size:12px}
 .ours{fill:#1769c4}.limit{fill:#a9b4c0}.ground{fill:#fff}
 @media(prefers-color-scheme:dark){text{fill:#e7ecf2}.quiet{fill:#a3afbc}.ours{fill:#6aaefc}.limit{fill:#56626f}
