@@ -200,7 +200,8 @@ class Page:
                     self._on_problem(failed)
                 else:
                     continue
-            except (OSError, TimeoutError, WebSocketException) as exc:
+            # Failed: what it had just heard could not be acknowledged any more.
+            except (OSError, TimeoutError, WebSocketException, Failed) as exc:
                 if not self._was_cut:
                     self._on_problem(Failed("socket", f"{self.path}: {exc or type(exc).__name__}"))
             await self._hang_up()
