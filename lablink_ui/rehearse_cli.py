@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -202,12 +201,12 @@ def _problem(answer: requests.Response) -> str:
 
 
 def _token(environment: Mapping[str, str]) -> str:
-    file, token = environment.get(f"{TOKEN}_FILE"), environment.get(TOKEN)
-    if file:
-        try:
-            token = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise _Refused(f"{TOKEN}_FILE: {file} cannot be read ({type(exc).__name__})") from None
+    from backend.settings import SettingsError, read_secret
+
+    try:
+        token = read_secret(environment, TOKEN)
+    except SettingsError as exc:
+        raise _Refused(str(exc)) from None
     if not token or not token.isascii() or not token.isprintable():
         raise _Refused(f"set {TOKEN} (or {TOKEN}_FILE) to an API token of that server")
     return token

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select, update
@@ -13,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.errors import NotFound
 from backend.models import Command, Vm
-from backend.request_ids import request_data
 from backend.services import sessions
 from backend.services.actor import Actor
 from backend.services.moves import move_command
@@ -99,20 +97,6 @@ async def cancel_open_commands(session: AsyncSession, vm_ids: Collection[int], *
         update(Command)
         .where(Command.vm_id.in_(vm_ids), Command.status.in_(OPEN_COMMAND))
         .values(status=CommandStatus.EXPIRED, finished_at=db.now(), detail=detail)
-    )
-
-
-def add_command(session: AsyncSession, vm_id: int, kind: CommandKind, *, db: Database, deadline_s: int) -> None:
-    """Queues a command that belongs to no claim; the commit's notice wakes the agent's long poll."""
-    session.add(
-        Command(
-            vm_id=vm_id,
-            kind=kind,
-            payload=request_data(),
-            status=CommandStatus.QUEUED,
-            created_at=db.now(),
-            deadline_at=db.now() + timedelta(seconds=deadline_s),
-        )
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.errors import Conflict, NotFound
 from backend.keys import KeyRing
-from backend.models import Claim, Command, Pool, Vm
-from backend.request_ids import request_data
+from backend.models import Claim, Pool, Vm
+from backend.services.command_queue import queue_command
 from backend.services.commands import CommandView
-from backend.services.crd_paste import CrdCode, parse_paste
+from backend.services.crd_paste import parse_paste
 from backend.services.holders import Holder, actor_of, lock_held
 from backend.services.moves import record_event
-from backend.states import ClaimStatus, CommandKind, CommandStatus, CrdStatus
+from backend.states import ClaimStatus, CommandKind, CrdStatus
 
 # Google's codes live a few minutes: what the machine has not done by then will not work any more.
 START_DEADLINE_S = 120
@@ -56,7 +55,16 @@ async def request_crd(db: Database, keys: KeyRing, claim_id: int, paste: str, ho
         pin = _ensure_pin(claim, keys)
         claim.crd_status, claim.crd_detail, claim.crd_link = CrdStatus.WAITING, _ON_ITS_WAY, None
         vm.crd_command = "set"
-        session.add(_command(db, keys, claim, vm, code, pin))
+        sealed = keys.seal(json.dumps({"code": code.value, "pin": pin}))
+        queue_command(
+            session,
+            vm.id,
+            CommandKind.START_CRD,
+            at=db.now(),
+            deadline_s=START_DEADLINE_S,
+            claim_id=claim.id,
+            payload={"claim_id": claim.id, "sealed": sealed},
+        )
         record_event(
             session,
             "crd.requested",
@@ -122,19 +130,6 @@ def _ensure_pin(claim: Claim, keys: KeyRing) -> str:
         pin = f"{secrets.randbelow(10**PIN_DIGITS):0{PIN_DIGITS}d}"
         claim.crd_pin = keys.seal(pin)
     return pin
-
-
-def _command(db: Database, keys: KeyRing, claim: Claim, vm: Vm, code: CrdCode, pin: str) -> Command:
-    sealed = keys.seal(json.dumps({"code": code.value, "pin": pin}))
-    return Command(
-        vm_id=vm.id,
-        claim_id=claim.id,
-        kind=CommandKind.START_CRD,
-        payload={"claim_id": claim.id, "sealed": sealed, **request_data()},
-        status=CommandStatus.QUEUED,
-        created_at=db.now(),
-        deadline_at=db.now() + timedelta(seconds=START_DEADLINE_S),
-    )
 
 
 def _view_of(claim: Claim) -> CrdView:

@@ -14,7 +14,8 @@ from backend.db.jobs import RUN_OPERATION, defer
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.models import Claim, Operation, OperationLog, OperationVm, Pool, Vm
 from backend.services.actor import Actor
-from backend.services.commands import add_command, cancel_open_commands
+from backend.services.command_queue import queue_command
+from backend.services.commands import cancel_open_commands
 from backend.services.fuses import check_fuse
 from backend.services.moves import move_claim, move_operation, move_vm, record_event
 from backend.services.pools import MAX_VMS, check_open, get_pool_row
@@ -316,7 +317,7 @@ async def destroy_locked(session: AsyncSession, db: Database, vms: Sequence[Vm],
         move_vm(session, vm, VmStatus.DESTROYING, actor=actor, at=db.now())
         if vm.origin == Origin.JOINED:
             # Not ours to delete: its agent is told to end, and its token dies with the answer.
-            add_command(session, vm.id, CommandKind.STOP, db=db, deadline_s=STOP_DEADLINE_S)
+            queue_command(session, vm.id, CommandKind.STOP, at=db.now(), deadline_s=STOP_DEADLINE_S)
         else:
             by_pool[vm.pool_id].append(vm)
     operations = []

@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.errors import Conflict
 from backend.models import Claim, Command, Pool, RehearsalMachine, Terminal, Vm
-from backend.request_ids import request_data
+from backend.services.command_queue import queue_command
 from backend.services.emails import is_robot
 from backend.services.rehearsal_robots import HOLDING, RULE, is_fit, seat_robot, unseat_robot
 from backend.services.sessions import lock_claim
 from backend.services.terminals import OPEN_DEADLINE_S, request_terminal
-from backend.states import OPEN_CLAIM, ClaimStatus, CommandKind, CommandStatus, RehearsalStep, VmStatus
+from backend.states import OPEN_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, RehearsalStep, VmStatus
 
 # After this a terminal whose agent has not dialled in does not come any more; for a look, a moment is enough.
 TERMINAL_S, LOOK_S, SPARE_S = OPEN_DEADLINE_S + 15, 60, 30
@@ -198,7 +198,7 @@ async def _until_clean(session: AsyncSession, db: Database, vm: Vm, row: Rehears
     if command is not None and command.status == CommandStatus.SUCCEEDED:
         row.ended_at = db.now()
         return _move(row, db, RehearsalStep.CLEAN)
-    if command is not None and command.status in {CommandStatus.QUEUED, CommandStatus.DELIVERED}:
+    if command is not None and command.status in OPEN_COMMAND:
         return False
     why = vm.reason or (command.detail if command else None) or "it was not cleaned"
     problem = f"{row.problem}; then {why}" if row.problem else f"it was not clean afterwards: {why}"
@@ -211,18 +211,13 @@ async def _ask(
     """Has the agent check the session, once. Returns the command when there is a result."""
     if row.command_id is not None:
         command = await session.get(Command, row.command_id)
-        is_open = command is not None and command.status in {CommandStatus.QUEUED, CommandStatus.DELIVERED}
+        is_open = command is not None and command.status in OPEN_COMMAND
         return None if is_open else command
-    command = Command(
-        vm_id=vm.id,
-        claim_id=row.claim_id,
-        kind=CommandKind.CHECK_SESSION,
-        payload={"claim_id": row.claim_id, **asked, **request_data()},
-        status=CommandStatus.QUEUED,
-        created_at=db.now(),
-        deadline_at=db.now() + timedelta(seconds=deadline_s),
+    payload = {"claim_id": row.claim_id, **asked}
+    kind = CommandKind.CHECK_SESSION
+    command = queue_command(
+        session, vm.id, kind, at=db.now(), deadline_s=deadline_s, claim_id=row.claim_id, payload=payload
     )
-    session.add(command)
     await session.flush()
     row.command_id = command.id
     return None

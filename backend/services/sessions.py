@@ -7,16 +7,16 @@ in one order everywhere, VM before claim before command, so that no two transact
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from backend.models import Claim, Command, Pool, Terminal, Vm
-from backend.request_ids import request_data
 from backend.services.actor import Actor
 from backend.services.check_results import tidy_check
+from backend.services.command_queue import queue_command
 from backend.services.crd_results import conclude_crd
 from backend.services.emails import is_robot
 from backend.services.enrolments import revoke_agents
@@ -90,7 +90,9 @@ def seat_at(session: AsyncSession, claim: Claim, vm: Vm, *, actor: Actor, at: da
     move_vm(session, vm, VmStatus.IN_USE, actor=actor, at=at, claim_id=claim.id)
     if claim.status != ClaimStatus.PREPARING:
         move_claim(session, claim, ClaimStatus.PREPARING, actor=actor, at=at, reason=why)
-    session.add(_command(vm.id, claim.id, CommandKind.PREPARE_SESSION, at, PREPARE_DEADLINE_S))
+    payload = {"claim_id": claim.id}
+    kind, deadline_s = CommandKind.PREPARE_SESSION, PREPARE_DEADLINE_S
+    queue_command(session, vm.id, kind, at=at, deadline_s=deadline_s, claim_id=claim.id, payload=payload)
 
 
 async def clear_machine(
@@ -261,9 +263,9 @@ async def _conclude_open_terminal(session: AsyncSession, at: datetime, command: 
 async def _ask_for_cleaning(session: AsyncSession, vm: Vm, claim_id: int | None, at: datetime) -> None:
     """In the transaction that moves the VM: the deadline counts from there, whatever happens to agent and server."""
     deadline_s = (await session.get_one(Pool, vm.pool_id)).cleaning_deadline_s
-    command = _command(vm.id, claim_id, CommandKind.END_SESSION, at, deadline_s)
-    command.payload = {**command.payload, "deadline_s": deadline_s}
-    session.add(command)
+    payload = {"claim_id": claim_id, "deadline_s": deadline_s}
+    kind = CommandKind.END_SESSION
+    queue_command(session, vm.id, kind, at=at, deadline_s=deadline_s, claim_id=claim_id, payload=payload)
 
 
 def _conclude_restart(session: AsyncSession, at: datetime, vm: Vm, command: Command, actor: Actor) -> None:
@@ -272,15 +274,3 @@ def _conclude_restart(session: AsyncSession, at: datetime, vm: Vm, command: Comm
     if command.status != CommandStatus.SUCCEEDED:
         why = f"its workload could not be restarted: {command.detail or 'no reason given'}"
         move_vm(session, vm, VmStatus.FAILED, actor=actor, at=at, reason=why)
-
-
-def _command(vm_id: int, claim_id: int | None, kind: CommandKind, at: datetime, deadline_s: int) -> Command:
-    return Command(
-        vm_id=vm_id,
-        claim_id=claim_id,
-        kind=kind,
-        payload={"claim_id": claim_id, **request_data()},
-        status=CommandStatus.QUEUED,
-        created_at=at,
-        deadline_at=at + timedelta(seconds=deadline_s),
-    )

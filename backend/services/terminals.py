@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.errors import Conflict, Gone, NotFound
-from backend.models import Claim, Command, Pool, SeatBrowser, Terminal, TerminalWatch, Vm
-from backend.request_ids import request_data
+from backend.models import Claim, Pool, SeatBrowser, Terminal, TerminalWatch, Vm
 from backend.services.actor import Actor
+from backend.services.command_queue import queue_command
 from backend.services.moves import record_event
 from backend.services.sessions import lock_claim
 from backend.services.terminal_ends import SEAT_ENDED, end_terminals
-from backend.states import ClaimStatus, CommandKind, CommandStatus
+from backend.states import ClaimStatus, CommandKind
 
 MOST_A_SEAT = 8
 OPEN_DEADLINE_S = 60
@@ -72,7 +72,15 @@ async def request_terminal(db: Database, claim_id: int, *, actor: Actor) -> Term
         terminal = Terminal(claim_id=claim.id, vm_id=vm.id, opened_at=db.now())
         session.add(terminal)
         await session.flush()
-        session.add(_command(terminal, at=db.now()))
+        queue_command(
+            session,
+            terminal.vm_id,
+            CommandKind.OPEN_TERMINAL,
+            at=db.now(),
+            deadline_s=OPEN_DEADLINE_S,
+            claim_id=terminal.claim_id,
+            payload={"claim_id": terminal.claim_id, "terminal_id": terminal.id},
+        )
         record_event(
             session,
             "terminal.opened",
@@ -192,18 +200,6 @@ async def _list_watchers(session: AsyncSession, claim_ids: Collection[int]) -> M
     for watch in await session.scalars(query):
         watchers[watch.claim_id][watch.admin] = watch.may_type
     return watchers
-
-
-def _command(terminal: Terminal, *, at: datetime) -> Command:
-    return Command(
-        vm_id=terminal.vm_id,
-        claim_id=terminal.claim_id,
-        kind=CommandKind.OPEN_TERMINAL,
-        payload={"claim_id": terminal.claim_id, "terminal_id": terminal.id, **request_data()},
-        status=CommandStatus.QUEUED,
-        created_at=at,
-        deadline_at=at + timedelta(seconds=OPEN_DEADLINE_S),
-    )
 
 
 def _view_of(terminal: Terminal, vm: Vm) -> TerminalView:

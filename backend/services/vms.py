@@ -14,7 +14,8 @@ from backend.db.jobs import RUN_POWER_ACTION, defer
 from backend.errors import Conflict, NotFound
 from backend.models import LatestHeartbeat, Pool, Vm
 from backend.services.actor import Actor
-from backend.services.commands import add_command, cancel_open_commands
+from backend.services.command_queue import queue_command
+from backend.services.commands import cancel_open_commands
 from backend.services.healing_marks import KEPT_FOR
 from backend.services.heartbeats import INTERRUPTION
 from backend.services.moves import move_vm, record_event
@@ -237,7 +238,7 @@ async def boot_again(session: AsyncSession, db: Database, vm: Vm, verb: str, act
         await renew_end_session(session, vm, at=at)
     vm.facts = {key: value for key, value in vm.facts.items() if key not in _ILL} | {"awaiting_boot": True}
     if vm.origin == Origin.JOINED:
-        add_command(session, vm.id, CommandKind.REBOOT, db=db, deadline_s=REBOOT_DEADLINE_S)
+        queue_command(session, vm.id, CommandKind.REBOOT, at=db.now(), deadline_s=REBOOT_DEADLINE_S)
     else:
         await defer(session, RUN_POWER_ACTION, lock=f"vm:{vm.id}", vm_id=vm.id, action="reboot")
 
@@ -249,7 +250,7 @@ async def restart_workload(session: AsyncSession, db: Database, vm: Vm, actor: A
     await cancel_open_commands(session, [vm.id], detail=why, db=db)
     await renew_end_session(session, vm, at=at)
     vm.facts = {key: value for key, value in vm.facts.items() if key not in _ILL} | {"awaiting_boot": True}
-    add_command(session, vm.id, CommandKind.RESTART, db=db, deadline_s=RESTART_DEADLINE_S)
+    queue_command(session, vm.id, CommandKind.RESTART, at=db.now(), deadline_s=RESTART_DEADLINE_S)
 
 
 def _fail(session: AsyncSession, db: Database, vm: Vm, rule: str, reason: str) -> None:
