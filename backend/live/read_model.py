@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection
 
@@ -26,8 +25,6 @@ from backend.services.vms import list_vms
 from backend.states import GONE_VM, OPEN_CLAIM
 
 PAGE_UPDATES_PER_S = 1_500
-# A tick that took long is followed by a pause of so many times that: the rest of the process has work too.
-PAUSE_PER_TICK = 5
 RETRY_S = 0.5
 RECENT_OPERATIONS = 100
 
@@ -94,14 +91,13 @@ class ReadModel:
             except TimeoutError:
                 # A notice may have been lost; heartbeats, which send none, are read here as well.
                 self._everything = True
-            began, drawn = time.monotonic(), 0
+            drawn = 0
             try:
                 drawn = await self._tick()
             except Unavailable:
                 self._note_loss()
                 await asyncio.sleep(RETRY_S)
-            took_s = time.monotonic() - began
-            await asyncio.sleep(max(1 / self._max_hz, drawn / PAGE_UPDATES_PER_S, PAUSE_PER_TICK * took_s))
+            await asyncio.sleep(max(1 / self._max_hz, drawn / PAGE_UPDATES_PER_S))
 
     async def refresh(self) -> None:
         """Reads everything now, in the caller's time: for the start.
