@@ -180,33 +180,30 @@ def progress_row(number: int, progress: ProgressView) -> Row:
 
 def pool_row(pool: PoolView, snapshot: Snapshot) -> Row:
     """A pool with what it holds now."""
-    vms = [vm for vm in snapshot.vms.values() if vm.pool_id == pool.id]
-    free = sum(vm.status is VmStatus.AVAILABLE for vm in vms)
-    used = sum(vm.status is VmStatus.IN_USE for vm in vms)
-    line = sum(snapshot.claims[claim_id].pool_id == pool.id for claim_id in snapshot.positions)
-    text = f"{len(vms):,} of {pool.max:,}"
+    count = snapshot.count_pool(pool.id)
+    text = f"{count.machines:,} of {pool.max:,}"
     return _row(
         pool.id,
         name=pool.name,
         testid=f"pool-{pool.name}",
         status=pool.status,
         group=pool.status,
-        gist=f"{pool.status} {text} {free} {used} {line}",
+        gist=f"{pool.status} {text} {count.free} {count.used} {count.line}",
         words=f"{pool.name} {pool.provider}",
         pool=_link(pool.name, f"/admin/pools/{pool.name}", "simulated" if pool.is_rehearsal else pool.provider),
         state=_chip(SIMULATED if pool.is_rehearsal else POOL_WORDS[pool.status]),
         machines=text,
-        free=str(free),
-        used=str(used),
-        line=str(line),
+        free=str(count.free),
+        used=str(count.used),
+        line=str(count.line),
         price=f"{money(pool.price_per_hour)} per hour" if pool.price_per_hour else None,
         sort={
             "pool": pool.name,
             "state": pool.status,
-            "machines": len(vms),
-            "free": free,
-            "used": used,
-            "line": line,
+            "machines": count.machines,
+            "free": count.free,
+            "used": count.used,
+            "line": count.line,
             "price": pool.price_per_hour,
         },
     )

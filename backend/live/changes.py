@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
 
 from backend.services.alarms import AlarmView
 from backend.services.views import ClaimView, OperationView, PoolView, VmView
-from backend.states import ClaimStatus
+from backend.states import ClaimStatus, VmStatus
 
 View = TypeVar("View", bound=Hashable)
 Made = TypeVar("Made")
@@ -68,6 +68,16 @@ class ChangeSet:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PoolCount:
+    """How many living machines a pool has, how many of them are free and in use, and how many people wait."""
+
+    machines: int = 0
+    free: int = 0
+    used: int = 0
+    line: int = 0
+
+
 @dataclass(slots=True)
 class Snapshot:
     """All pools, living VMs, open claims and alarms, recent operations, by id. Only the read model writes it."""
@@ -89,6 +99,10 @@ class Snapshot:
             made = make()
             self._made[key] = self.seq, made
         return cast("Made", made)
+
+    def count_pool(self, pool_id: int) -> PoolCount:
+        """What stands in a pool."""
+        return self.once("pools", self._count_pools).get(pool_id, PoolCount())
 
     def find_pool(self, name: str) -> PoolView | None:
         """The pool of this name."""
@@ -117,6 +131,20 @@ class Snapshot:
             if claim.status is ClaimStatus.WAITING:
                 last[claim.pool_id] += 1
                 self.positions[claim_id] = last[claim.pool_id]
+
+    def _count_pools(self) -> dict[int, PoolCount]:
+        statuses = Counter((vm.pool_id, vm.status) for vm in self.vms.values())
+        machines = Counter(vm.pool_id for vm in self.vms.values())
+        line = Counter(self.claims[claim_id].pool_id for claim_id in self.positions)
+        return {
+            pool_id: PoolCount(
+                machines[pool_id],
+                statuses[pool_id, VmStatus.AVAILABLE],
+                statuses[pool_id, VmStatus.IN_USE],
+                line[pool_id],
+            )
+            for pool_id in machines.keys() | line.keys()
+        }
 
 
 def merge(held: dict[int, View], read: Mapping[int, View], asked: Iterable[int] | None) -> Changes[View]:

@@ -11,7 +11,7 @@ from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.claims import list_claims
 from backend.services.views import PoolView
-from backend.states import Access, PoolStatus, VmStatus
+from backend.states import Access, PoolStatus
 from lablink_ui.frame import page_at, public_frame
 from lablink_ui.pages.entrances import Entrance, draw_fields, draw_sign_in, draw_sign_out, look_at
 from lablink_ui.parts import link_button, tag, text
@@ -95,14 +95,9 @@ def _is_open(snapshot: Snapshot, pool: str) -> bool:
 
 def _outlook(snapshot: Snapshot, pool: PoolView) -> str:
     """What somebody who clicks now may expect."""
-    return snapshot.once(("outlook", pool.id), lambda: _make_outlook(snapshot, pool))
-
-
-def _make_outlook(snapshot: Snapshot, pool: PoolView) -> str:
-    free = sum(vm.pool_id == pool.id and vm.status is VmStatus.AVAILABLE for vm in snapshot.vms.values())
-    waiting = sum(snapshot.claims[claim_id].pool_id == pool.id for claim_id in snapshot.positions)
-    if waiting:
-        return f"Workshop {pool.name}: {people(waiting)} in line. Join it: you are let in by itself."
-    if free:
-        return f"Workshop {pool.name}: {count(free, 'machine')} free right now."
+    found = snapshot.count_pool(pool.id)
+    if found.line:
+        return f"Workshop {pool.name}: {people(found.line)} in line. Join it: you are let in by itself."
+    if found.free:
+        return f"Workshop {pool.name}: {count(found.free, 'machine')} free right now."
     return f"Workshop {pool.name}: none is free right now; you get the next one."

@@ -92,8 +92,7 @@ async def overview(request: Request) -> Response | None:
             show_attention(house.live.snapshot)
 
         def show_pools(snapshot: Snapshot) -> None:
-            rows = snapshot.once("pool rows", lambda: [pool_row(pool, snapshot) for pool in snapshot.pools.values()])
-            pools.reset([_with_cost(row, costs) for row in rows])
+            pools.reset([_with_cost(pool_row(pool, snapshot), costs) for pool in snapshot.pools.values()])
 
         def show_attention(snapshot: Snapshot) -> None:
             lines = [*map(_finding_line, findings), *snapshot.once("attention", lambda: _list_attention(snapshot))]
@@ -158,7 +157,7 @@ def _list_attention(snapshot: Snapshot) -> list[_Line]:
         elif notes:
             lines.append(_Line(notes[0]["tone"], notes[0]["text"], href, vm.hostname, sentence(notes[0]["title"])))
     for pool in sorted(snapshot.pools.values(), key=lambda pool: pool.name):
-        waiting = sum(snapshot.claims[claim_id].pool_id == pool.id for claim_id in snapshot.positions)
+        waiting = snapshot.count_pool(pool.id).line
         if waiting and not pool.is_rehearsal:
             href = f"/admin/create?pool={pool.name}"
             lines.append(_Line("busy", "In line", href, pool.name, f"{people(waiting)} in line: launch more machines."))

@@ -12,7 +12,7 @@ from backend.live.changes import ChangeSet, Snapshot
 from backend.services.join_codes import JoinCodeView, find_code
 from backend.services.pools import get_pool
 from backend.services.views import PoolView
-from backend.states import Access, Role, VmStatus
+from backend.states import Access, Role
 from lablink_ui.frame import page_at, public_frame
 from lablink_ui.parts import Text, button, link_button, tag, text
 from lablink_ui.visits import Reader, Visit, find_visit, to_login
@@ -77,11 +77,10 @@ class _Hall:
 
     def show(self, snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
         """Shows the counts now, and the code if it changed."""
-        mine = [vm.status for vm in snapshot.vms.values() if vm.pool_id == self._pool.id]
-        line = sum(snapshot.claims[claim_id].pool_id == self._pool.id for claim_id in snapshot.positions)
-        self._counts["free"].say(str(mine.count(VmStatus.AVAILABLE)))
-        self._counts["taken"].say(str(mine.count(VmStatus.IN_USE)))
-        self._counts["line"].say(str(line))
+        mine = snapshot.count_pool(self._pool.id)
+        self._counts["free"].say(str(mine.free))
+        self._counts["taken"].say(str(mine.used))
+        self._counts["line"].say(str(mine.line))
         self._access = snapshot.pools.get(self._pool.id, self._pool).access
         if changes is None or changes.pools or changes.touches("join_codes", self._pool.id):
             self._reader.ask()

@@ -7,15 +7,15 @@ from fastapi.responses import Response
 from nicegui import ui
 
 from backend.api.upkeep import make_state_file
-from backend.errors import Forbidden, NotFound
+from backend.errors import Forbidden
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.findings import list_findings
 from backend.services.operations import request_rebuild
-from backend.services.pools import get_pool
 from backend.services.views import PoolView
 from lablink_ui.components import Moment
 from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.mends import draw_mend
+from lablink_ui.pages.pool_found import find_pool
 from lablink_ui.parts import button, link_button, tag
 from lablink_ui.visits import Reader, Visit, attempt, find_visit, to_login
 from lablink_ui.words import count
@@ -33,12 +33,8 @@ async def pool_state(request: Request, name: str) -> Response | None:
     visit = await find_visit(request)
     if visit is None:
         return to_login(request)
-    try:
-        pool = await get_pool(visit.house.db, name)
-    except NotFound as exc:
-        with admin_frame("No such pool", active="pools", user=visit.admin.name, subtitle=exc.message) as frame:
-            link_button("All pools", "/admin/pools", classes="primary")
-            await visit.follow(frame)
+    pool = await find_pool(visit, name)
+    if pool is None:
         return None
     subtitle = "What Terraform knows of this pool's machines"
     with admin_frame(f"State of {name}", active="pools", user=visit.admin.name, subtitle=subtitle) as frame:

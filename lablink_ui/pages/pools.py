@@ -8,7 +8,6 @@ from fastapi import Request
 from fastapi.responses import Response
 from nicegui import ui
 
-from backend.errors import NotFound
 from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.pools import PoolSpec, create_pool, get_pool, set_pool_open, spec_of, update_pool
@@ -19,6 +18,7 @@ from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.pages.overview import POOL_COLUMNS
 from lablink_ui.pages.pool_admission import AdmissionPart
 from lablink_ui.pages.pool_fields import PoolFields
+from lablink_ui.pages.pool_found import find_pool
 from lablink_ui.pages.pool_healing import HealingPart
 from lablink_ui.pages.pool_machines import OwnMachinesPart
 from lablink_ui.parts import Chip, Field, button, link_button, on_submit, tag, text
@@ -73,12 +73,8 @@ async def pool(request: Request, name: str) -> Response | None:
     visit = await find_visit(request)
     if visit is None:
         return to_login(request)
-    try:
-        found = await get_pool(visit.house.db, name)
-    except NotFound as exc:
-        with admin_frame("No such pool", active="pools", user=visit.admin.name, subtitle=exc.message) as frame:
-            link_button("All pools", "/admin/pools", classes="primary")
-            await visit.follow(frame)
+    found = await find_pool(visit, name)
+    if found is None:
         return None
     with admin_frame(f"Pool {name}", active="pools", user=visit.admin.name) as frame:
         await _draw(visit, frame, found)

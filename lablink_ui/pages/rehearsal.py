@@ -9,10 +9,9 @@ from fastapi import Request
 from fastapi.responses import Response
 from nicegui import ui
 
-from backend.errors import InvalidInput, NotFound
+from backend.errors import InvalidInput
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.past_classes import PastClass, find_last_class
-from backend.services.pools import get_pool
 from backend.services.recurrence import find_zone, list_zones
 from backend.services.rehearsal_need import MAX_PEOPLE, Expected
 from backend.services.rehearsals import RehearsalView, end_rehearsal, find_last_rehearsal, start_rehearsal
@@ -22,6 +21,7 @@ from backend.tasks.rehearser import rules_of
 from lablink_ui.components import Column, Empty, LiveTable
 from lablink_ui.forms import Values, form
 from lablink_ui.frame import Frame, admin_frame, page_at
+from lablink_ui.pages.pool_found import find_pool
 from lablink_ui.pages.rehearsal_parts import ArrivalsPart, NeedPart, VerdictPart
 from lablink_ui.pages.schedule_form import OWN_ZONE
 from lablink_ui.parts import Field, button, link_button, tag
@@ -47,12 +47,8 @@ async def rehearsal(request: Request, name: str) -> Response | None:
     visit = await find_visit(request)
     if visit is None:
         return to_login(request)
-    try:
-        pool = await get_pool(visit.house.db, name)
-    except NotFound as exc:
-        with admin_frame("No such pool", active="pools", user=visit.admin.name, subtitle=exc.message) as frame:
-            link_button("All pools", "/admin/pools", classes="primary")
-            await visit.follow(frame)
+    pool = await find_pool(visit, name)
+    if pool is None:
         return None
     last = await find_last_class(visit.house.db, pool.id)
     subtitle = "The evening before: does everything work, and are there enough machines?"
