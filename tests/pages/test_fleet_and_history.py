@@ -27,6 +27,11 @@ async def test_the_map_is_live_says_what_is_wrong_and_goes_by_arrow_keys(furnish
     await page.locator(".cell[tabindex='0']").focus()
     await page.keyboard.press("End")
     await page.keyboard.press("Home")
+    await expect(page.locator(".cell").first).to_be_focused()
+    # Whatever stands above it: up, and down again.
+    await hot.focus()
+    await page.keyboard.press("ArrowUp")
+    await expect(hot).not_to_be_focused()
     await page.keyboard.press("ArrowDown")
     await expect(hot).to_be_focused()
     await page.keyboard.press("ArrowRight")
