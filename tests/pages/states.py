@@ -56,6 +56,8 @@ async def search_nothing(page: Page) -> None:
 async def search_the_log(page: Page) -> None:
     await page.get_by_test_id("vm-log-search").fill("loss")
     await page.get_by_label("Only matches").uncheck()
+    # Lines come after the page does, and there is no next match before there is one.
+    await expect(page.get_by_test_id("vm-log-count")).not_to_have_text("0 matches")
     await page.get_by_test_id("vm-log-search").press("Enter")
     await expect(page.locator(".log .here")).to_have_count(1)
 
