@@ -117,6 +117,10 @@ class Snapshot:
         simulated = {pool.id for pool in self.pools.values() if pool.is_rehearsal}
         return [vm for vm in self.vms.values() if vm.pool_id not in simulated]
 
+    def map_kept(self) -> dict[int, VmView]:
+        """The VMs that are kept for a seat that has left them, by its claim."""
+        return self.once("kept", lambda: {vm.kept_for: vm for vm in self.vms.values() if vm.kept_for is not None})
+
     @property
     def ringing(self) -> int:
         """How many alarms nobody has acknowledged."""

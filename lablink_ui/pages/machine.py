@@ -89,7 +89,6 @@ async def _draw(visit: Visit, vm: VmView) -> None:
         with tag("section", "section", aria_label="Timeline"):
             tag("h2", "", "Timeline")
             timeline = LiveTable("Timeline", COLUMNS, empty=NO_EVENTS, sort="at", descending=True, searchable=False)
-        current = vm
 
         def show(seen: VmView) -> None:
             chip.show(seen.status, VM_WORDS[seen.status])
@@ -102,9 +101,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             sitting.show(seen)
 
         async def read_vm() -> None:
-            nonlocal current
-            current = await get_vm_by_id(house.db, vm.id)
-            show(current)
+            show(await get_vm_by_id(house.db, vm.id))
 
         async def read_events() -> None:
             timeline.reset([event_row(event) for event in await list_events(house.db, vm_id=vm.id, limit=200)])

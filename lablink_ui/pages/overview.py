@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from fastapi import Request
 from fastapi.responses import Response
 from nicegui import ui
-from nicegui.element import Element
 
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.costs import Costs, get_costs
 from backend.services.findings import FindingView, list_findings
 from backend.states import GONE_VM, OPEN_OPERATION, OperationKind, VmStatus
 from lablink_ui.components import Column, Empty, LiveTable, Row
-from lablink_ui.frame import admin_frame, page_at
+from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.mends import draw_mend
 from lablink_ui.parts import Text, link_button, tag, text
 from lablink_ui.rows import TROUBLE, condition_notes, count_done, pool_row, trouble_reason
-from lablink_ui.visits import Reader, find_visit, to_login
+from lablink_ui.visits import Reader, Visit, find_visit, to_login
 from lablink_ui.words import FINDING_WORDS, KIND_WORDS, OPERATION_WORDS, VM_WORDS, count, money, people, sentence
 
 MAX_SHOWN = 8
@@ -54,78 +53,109 @@ async def overview(request: Request) -> Response | None:
     visit = await find_visit(request)
     if visit is None:
         return to_login(request)
-    house = visit.house
     with admin_frame("Overview", active="overview", user=visit.admin.name) as frame:
         with frame.buttons:
             if visit.may_operate:
                 link_button("Launch machines", "/admin/create", classes="primary", icon_name="plus")
-        tiles = _draw_tiles()
+        show = _Overview(visit, frame).show
+        await visit.follow(frame, start=show, on_changes=show)
+    return None
+
+
+class _Overview:
+    """What the page shows, and what it reads for that."""
+
+    def __init__(self, visit: Visit, frame: Frame) -> None:
+        self._house, self._subtitle = visit.house, frame.subtitle
+        self._tiles = _draw_tiles()
         with tag("div", "grid2"):
-            with tag("section", "card pad", aria_label="Needs attention"):
-                tag("h2", "", "Needs attention")
-                attention = tag("div")
-            with tag("section", "card pad", aria_label="Running now"):
-                tag("h2", "", "Running now")
-                running = tag("div")
+            self._attention = _LineList(
+                "Needs attention", "/admin/instances?status=trouble", lambda each: draw_mend(visit, frame, each)
+            )
+            self._running = _LineList("Running now", "/admin/operations")
         with tag("section", "section", aria_label="Pools"):
             tag("h2", "", "Pools")
-            pools = LiveTable(
+            self._pools = LiveTable(
                 "Pools",
                 (*POOL_COLUMNS[:-1], Column("cost", "Cost now", wide=1), POOL_COLUMNS[-1]),
                 empty=Empty("No pools", "Make one to launch machines.", "New pool", "/admin/pools"),
                 searchable=False,
             )
+        self._costs, self._findings = Costs(0, 0), list[FindingView]()
+        self._costs_reader, self._findings_reader = Reader(self._read_costs), Reader(self._read_findings)
+        ui.timer(COSTS_EVERY_S, self._costs_reader.ask, immediate=False)
 
-        costs, findings = Costs(0, 0), list[FindingView]()
+    def show(self, snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
+        """Shows all of it, and asks for what the picture does not hold."""
+        found_by_status = snapshot.once("statuses", lambda: Counter(vm.status for vm in snapshot.list_real_vms()))
+        for status, number in self._tiles.items():
+            found = found_by_status[status]
+            number.say(str(found))
+            number.classes(**{"remove" if found else "add": "zero"})
+        self._show_pools(snapshot)
+        self._show_attention(snapshot)
+        self._running.show(_list_running(snapshot), "No operation is running.")
+        if changes is None or changes.vms or changes.pools:
+            self._costs_reader.ask()
+        if changes is None or changes.touches("findings"):
+            self._findings_reader.ask()
 
-        async def read_costs() -> None:
-            nonlocal costs
-            costs = await house.shared.get("costs", lambda: get_costs(house.db))
-            show_pools(house.live.snapshot)
-            has_price = bool(costs.per_hour) or any(pool.price_per_hour for pool in house.live.snapshot.pools.values())
-            said = f"{money(costs.per_hour)} per hour now · {money(costs.today)} today (UTC)"
-            frame.subtitle.say(said if has_price or costs.today else "No pool has a price, so no costs are counted")
+    def _show_pools(self, snapshot: Snapshot) -> None:
+        self._pools.reset([_with_cost(pool_row(pool, snapshot), self._costs) for pool in snapshot.pools.values()])
 
-        async def read_findings() -> None:
-            nonlocal findings
-            findings = await house.shared.get("findings", lambda: list_findings(house.db))
-            show_attention(house.live.snapshot)
+    def _show_attention(self, snapshot: Snapshot) -> None:
+        lines = [*map(_finding_line, self._findings), *snapshot.once("attention", lambda: _list_attention(snapshot))]
+        self._attention.show(lines, _all_well(snapshot))
 
-        def show_pools(snapshot: Snapshot) -> None:
-            pools.reset([_with_cost(pool_row(pool, snapshot), costs) for pool in snapshot.pools.values()])
+    async def _read_costs(self) -> None:
+        house = self._house
+        self._costs = costs = await house.shared.get("costs", lambda: get_costs(house.db))
+        pools = house.live.snapshot.pools.values()
+        self._show_pools(house.live.snapshot)
+        if costs.per_hour or costs.today or any(pool.price_per_hour for pool in pools):
+            self._subtitle.say(f"{money(costs.per_hour)} per hour now · {money(costs.today)} today (UTC)")
+        else:
+            self._subtitle.say("No pool has a price, so no costs are counted")
 
-        def show_attention(snapshot: Snapshot) -> None:
-            lines = [*map(_finding_line, findings), *snapshot.once("attention", lambda: _list_attention(snapshot))]
-            nothing = _all_well(snapshot)
-            _fill(
-                shown,
-                attention,
-                lines,
-                nothing,
-                "/admin/instances?status=trouble",
-                lambda each: draw_mend(visit, frame, each),
-            )
+    async def _read_findings(self) -> None:
+        house = self._house
+        self._findings = await house.shared.get("findings", lambda: list_findings(house.db))
+        self._show_attention(house.live.snapshot)
 
-        reader, finder = Reader(read_costs), Reader(read_findings)
-        ui.timer(COSTS_EVERY_S, reader.ask, immediate=False)
-        shown: dict[Element, object] = {}
 
-        def show(snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
-            found_by_status = snapshot.once("statuses", lambda: Counter(vm.status for vm in snapshot.list_real_vms()))
-            for status, number in tiles.items():
-                found = found_by_status[status]
-                number.say(str(found))
-                number.classes(**{"remove" if found else "add": "zero"})
-            show_pools(snapshot)
-            show_attention(snapshot)
-            _fill(shown, running, _list_running(snapshot), "No operation is running.", "/admin/operations")
-            if changes is None or changes.vms or changes.pools:
-                reader.ask()
-            if changes is None or changes.touches("findings"):
-                finder.ask()
+class _LineList:
+    """A card with the first few lines of a list; ``all_at`` is where all of them are. Drawn anew when they change."""
 
-        await visit.follow(frame, start=show, on_changes=show)
-    return None
+    def __init__(self, title: str, all_at: str, draw_action: Callable[[FindingView], None] = lambda _: None) -> None:
+        self._all_at, self._draw_action = all_at, draw_action
+        self._shown: tuple[list[_Line], str] | None = None
+        with tag("section", "card pad", aria_label=title):
+            tag("h2", "", title)
+            self._box = tag("div")
+
+    def show(self, lines: list[_Line], nothing: str) -> None:
+        """Shows these lines, or what to say where there are none."""
+        if self._shown == (lines, nothing):
+            return
+        self._shown = (lines, nothing)
+        self._box.clear()
+        with self._box:
+            if not lines:
+                tag("p", "sub", nothing)
+            for line in lines[:MAX_SHOWN]:
+                self._draw(line)
+            if len(lines) > MAX_SHOWN:
+                tag("a", "attention", f"and {len(lines) - MAX_SHOWN} more", href=self._all_at)
+
+    def _draw(self, line: _Line) -> None:
+        with tag("div", "attention"):
+            tag("span", f"chip {line.tone}", line.state)
+            with tag("p", "lines"):
+                tag("a", "", line.name, href=line.href)
+                # What a finding says has to be read before its button is pressed.
+                tag("span", "sub whole" if line.finding else "sub", line.detail, title=line.detail)
+            if line.finding:
+                self._draw_action(line.finding)
 
 
 def _draw_tiles() -> dict[VmStatus, Text]:
@@ -189,31 +219,3 @@ def _with_cost(row: Row, costs: Costs) -> Row:
     mine = costs.by_pool.get(int(row["id"]))
     said = f"{money(mine.per_hour)} per hour" if mine and mine.per_hour else None
     return {**row, "cost": said, "sort": {**row["sort"], "cost": mine.per_hour if mine else 0}}
-
-
-def _fill(
-    shown: dict[Element, object],
-    box: Element,
-    lines: list[_Line],
-    nothing: str,
-    all_at: str,
-    draw_action: Callable[[FindingView], None] = lambda _: None,
-) -> None:
-    if shown.get(box) == (lines, nothing):
-        return
-    shown[box] = (lines, nothing)
-    box.clear()
-    with box:
-        if not lines:
-            tag("p", "sub", nothing)
-        for line in lines[:MAX_SHOWN]:
-            with tag("div", "attention"):
-                tag("span", f"chip {line.tone}", line.state)
-                with tag("p", "lines"):
-                    tag("a", "", line.name, href=line.href)
-                    # What a finding says has to be read before its button is pressed.
-                    tag("span", "sub whole" if line.finding else "sub", line.detail, title=line.detail)
-                if line.finding:
-                    draw_action(line.finding)
-        if len(lines) > MAX_SHOWN:
-            tag("a", "attention", f"and {len(lines) - MAX_SHOWN} more", href=all_at)

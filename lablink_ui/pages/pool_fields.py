@@ -18,70 +18,9 @@ class PoolFields:
     """The fields of a pool's specification."""
 
     def __init__(self, spec: PoolSpec, house: House) -> None:
-        providers = {name: name for name in house.providers}
         with tag("div", "fields"):
-            self.provider = Field(
-                "Provider",
-                name="provider",
-                kind="select",
-                value=spec.provider,
-                options=providers,
-                testid="pool-provider",
-                on_change=self._follow_provider,
-            )
-            self.max = Field(
-                "Most machines", name="max", kind="number", value=str(spec.max), min=1, max=1000, testid="pool-max"
-            )
-            self.available_min = Field(
-                "Free ones to keep ready",
-                name="available_min",
-                kind="number",
-                value=str(spec.available_min),
-                min=0,
-                max=1000,
-                testid="pool-available-min",
-            )
-            self.price = Field(
-                "Price per machine and hour, $",
-                name="price",
-                kind="number",
-                value=f"{spec.price_per_hour:g}",
-                min=0,
-                step="any",
-                testid="pool-price",
-            )
-            self.boot = Field(
-                "Boot deadline, seconds", name="boot", kind="number", value=str(spec.boot_deadline_s), min=30
-            )
-            self.grace = Field(
-                "May be silent for, seconds", name="grace", kind="number", value=str(spec.unreachable_grace_s), min=30
-            )
-            self.cleaning = Field(
-                "Cleaning deadline, seconds",
-                name="cleaning",
-                kind="number",
-                value=str(spec.cleaning_deadline_s),
-                min=30,
-                hint="A machine that is not clean by then is not offered again",
-            )
-            self.duration = Field(
-                "A seat ends after, minutes",
-                name="claim_duration",
-                kind="number",
-                value=_minutes(spec.claim_duration_s),
-                min=1,
-                hint="Empty: it does not. Researchers can stay longer by a click",
-                testid="pool-claim-duration",
-            )
-            self.idle = Field(
-                "Or unused for, minutes",
-                name="idle_limit",
-                kind="number",
-                value=_minutes(spec.idle_limit_s),
-                min=1,
-                hint="Empty: it does not. A machine at work is in use",
-                testid="pool-idle-limit",
-            )
+            self._add_size(spec, list(house.providers))
+            self._add_deadlines(spec)
             self.terminal = _choice("Terminal in the browser", "terminal", is_on=spec.terminal)
             self.crd = _choice("Chrome Remote Desktop", "crd", is_on=spec.crd)
         self.url_template = Field(
@@ -91,52 +30,8 @@ class PoolFields:
             hint="https://…, with {hostname} and {email} filled in for each seat",
             testid="pool-url-template",
         )
-        self.health = Field(
-            "Health thresholds",
-            name="health",
-            value=show_figures(spec.health),
-            hint="Where they differ from the server's, such as hot_c=85 memory_pct=95 gpus=1",
-            testid="pool-health",
-        )
-        self.healing = Field(
-            "Healing",
-            name="healing",
-            value=show_figures(spec.healing),
-            hint="Where it differs from the server's, such as at_once=3 reboot_s=0 seat_grace_s=1800",
-            testid="pool-healing-figures",
-        )
-        self.check_command = Field(
-            "Check command",
-            name="check_command",
-            value=spec.check_command or "",
-            hint="Run by a rehearsal on each machine as a researcher would, such as nvidia-smi",
-            maxlength=2_000,
-            testid="pool-check-command",
-        )
-        self.repository = Field(
-            "Git repository",
-            name="repository",
-            value=spec.repository or "",
-            hint="Cloned on each machine before it is ready",
-            testid="pool-repository",
-        )
-        self.script = Field(
-            "Startup script",
-            name="script",
-            kind="area",
-            value=spec.startup_script or "",
-            hint="Run on each machine before it is ready",
-            testid="pool-script",
-        )
-        self.cleaning_script = Field(
-            "Cleaning script",
-            name="cleaning_script",
-            kind="area",
-            value=spec.cleaning_script or "",
-            hint="Run between two people, once the processes of the former have ended",
-            testid="pool-cleaning-script",
-        )
-
+        self._add_figures(spec)
+        self._add_scripts(spec)
         self.aws = AwsFields(spec.aws) if AWS in house.providers else None
         self._follow_provider()
 
@@ -182,6 +77,119 @@ class PoolFields:
             )
         except ValueError:
             raise InvalidInput("Fill every number field with a number.") from None
+
+    def _add_size(self, spec: PoolSpec, providers: list[str]) -> None:
+        self.provider = Field(
+            "Provider",
+            name="provider",
+            kind="select",
+            value=spec.provider,
+            options={name: name for name in providers},
+            testid="pool-provider",
+            on_change=self._follow_provider,
+        )
+        self.max = Field(
+            "Most machines", name="max", kind="number", value=str(spec.max), min=1, max=1000, testid="pool-max"
+        )
+        self.available_min = Field(
+            "Free ones to keep ready",
+            name="available_min",
+            kind="number",
+            value=str(spec.available_min),
+            min=0,
+            max=1000,
+            testid="pool-available-min",
+        )
+        self.price = Field(
+            "Price per machine and hour, $",
+            name="price",
+            kind="number",
+            value=f"{spec.price_per_hour:g}",
+            min=0,
+            step="any",
+            testid="pool-price",
+        )
+
+    def _add_deadlines(self, spec: PoolSpec) -> None:
+        self.boot = Field("Boot deadline, seconds", name="boot", kind="number", value=str(spec.boot_deadline_s), min=30)
+        self.grace = Field(
+            "May be silent for, seconds", name="grace", kind="number", value=str(spec.unreachable_grace_s), min=30
+        )
+        self.cleaning = Field(
+            "Cleaning deadline, seconds",
+            name="cleaning",
+            kind="number",
+            value=str(spec.cleaning_deadline_s),
+            min=30,
+            hint="A machine that is not clean by then is not offered again",
+        )
+        self.duration = Field(
+            "A seat ends after, minutes",
+            name="claim_duration",
+            kind="number",
+            value=_minutes(spec.claim_duration_s),
+            min=1,
+            hint="Empty: it does not. Researchers can stay longer by a click",
+            testid="pool-claim-duration",
+        )
+        self.idle = Field(
+            "Or unused for, minutes",
+            name="idle_limit",
+            kind="number",
+            value=_minutes(spec.idle_limit_s),
+            min=1,
+            hint="Empty: it does not. A machine at work is in use",
+            testid="pool-idle-limit",
+        )
+
+    def _add_figures(self, spec: PoolSpec) -> None:
+        self.health = Field(
+            "Health thresholds",
+            name="health",
+            value=show_figures(spec.health),
+            hint="Where they differ from the server's, such as hot_c=85 memory_pct=95 gpus=1",
+            testid="pool-health",
+        )
+        self.healing = Field(
+            "Healing",
+            name="healing",
+            value=show_figures(spec.healing),
+            hint="Where it differs from the server's, such as at_once=3 reboot_s=0 seat_grace_s=1800",
+            testid="pool-healing-figures",
+        )
+
+    def _add_scripts(self, spec: PoolSpec) -> None:
+        self.check_command = Field(
+            "Check command",
+            name="check_command",
+            value=spec.check_command or "",
+            hint="Run by a rehearsal on each machine as a researcher would, such as nvidia-smi",
+            maxlength=2_000,
+            testid="pool-check-command",
+        )
+        self.repository = Field(
+            "Git repository",
+            name="repository",
+            value=spec.repository or "",
+            hint="Cloned on each machine before it is ready",
+            testid="pool-repository",
+        )
+        self.script = Field(
+            "Startup script",
+            name="script",
+            kind="area",
+            value=spec.startup_script or "",
+            hint="Run on each machine before it is ready",
+            testid="pool-script",
+        )
+        self.cleaning_script = Field(
+            "Cleaning script",
+            name="cleaning_script",
+            kind="area",
+            value=spec.cleaning_script or "",
+            hint="Run between two people, once the processes of the former have ended",
+            testid="pool-cleaning-script",
+        )
 
     def _follow_provider(self) -> None:
         if self.aws:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from fastapi import Request
 
 from backend.api.auth import get_address, get_house
@@ -32,6 +34,8 @@ _SIGNED_OUT = "This browser was signed out of the seat. With the seat key you op
 _UNWELL = "Something is wrong with this machine. Save your work elsewhere; then you can "
 _MOVE = "move to another machine"
 _GIVE_BACK = "Your session and everything in it is removed from the machine, and somebody else gets it."
+# Some of what it shows changes with the time alone.
+LOOK_EVERY_S = 5.0
 
 
 @page_at("/seat")
@@ -66,16 +70,31 @@ class _SeatPage:
         self._cards = [draw(visit) for draw in CARDS]
         self._top.give_back.on("click", lambda _: self._ask())
         self._reader = Reader(self._read)
+        self._is_over = False
+        self._seen: tuple[object, ...] = ()
+        self._seen_at = 0.0
         self._top.show(visit.claim, position, None, visit.house.live.snapshot.pools.get(visit.claim.pool_id))
 
     def show(self, snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
         """Shows the seat as it is now; one that has ended stands in no snapshot."""
         claim = snapshot.claims.get(self._claim.id)
         if claim is None:
-            self._reader.ask()
+            if not self._is_over:
+                self._reader.ask()
             return
+        position = snapshot.positions.get(claim.id)
         now = SeatNow(claim, snapshot.pools.get(claim.pool_id), snapshot.vms.get(claim.vm_id or 0), changes)
-        self._show(now, snapshot.positions.get(claim.id))
+        if self._is_news(now, position, snapshot.map_kept().get(claim.id)):
+            self._show(now, position)
+
+    def _is_news(self, now: SeatNow, position: int | None, kept: VmView | None) -> bool:
+        """Whether the page may have to show something else: in a full hall hardly any change is about this seat."""
+        seen, at, changes = (now.claim, now.pool, now.vm, position, kept), time.monotonic(), now.changes
+        is_told = changes is None or changes.is_whole or any(now.claim.id in each for each in changes.touched.values())
+        if not is_told and seen == self._seen and at - self._seen_at < LOOK_EVERY_S:
+            return False
+        self._seen, self._seen_at = seen, at
+        return True
 
     def _show(self, now: SeatNow, position: int | None) -> None:
         self._claim = now.claim
@@ -89,6 +108,7 @@ class _SeatPage:
         # What a rehearsal simulated goes without a trace, even under an open page.
         for claim in found:
             self._show(SeatNow(claim, house.live.snapshot.pools.get(claim.pool_id), None), None)
+        self._is_over = all(claim.status not in OPEN_CLAIM for claim in found)
 
     async def _ask(self) -> None:
         title, words, verb = "Give back your seat?", _GIVE_BACK, "Give it back"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from backend.live.changes import ChangeSet
 from backend.services.healing_limits import HealingLimits
 from backend.services.holders import Holder
 from backend.services.rescues import let_machine_go
@@ -52,10 +51,9 @@ class RescueCard:
 
     def show(self, now: SeatNow) -> None:
         """Shows it as it is now."""
-        if self._is_news(now.changes):
-            vms = self._visit.house.live.snapshot.vms.values()
-            is_open = now.claim.status in OPEN_CLAIM
-            self._kept = next((vm for vm in vms if vm.kept_for == now.claim.id), None) if is_open else None
+        # Made once for all pages: there are many of them, and many machines.
+        kept = self._visit.house.live.snapshot.map_kept()
+        self._kept = kept.get(now.claim.id) if now.claim.status in OPEN_CLAIM else None
         moves_at = self._find_move(now)
         self._card.set_visibility(bool(self._kept or moves_at))
         self._silent.set_visibility(moves_at is not None)
@@ -63,14 +61,6 @@ class RescueCard:
         self._since.show(now.vm.unreachable_since if now.vm and moves_at else None)
         self._moves.show(moves_at)
         self._said.say(_say(self._kept, now) if self._kept else "")
-
-    def _is_news(self, changes: ChangeSet | None) -> bool:
-        """Looked for among all machines only when it may have changed: there are many pages, and many machines."""
-        if changes is None or changes.is_whole or changes.claims:
-            return True
-        is_kept = any(vm.kept_for == self._visit.claim.id for vm in changes.vms.upserts)
-        was = self._kept.id if self._kept else None
-        return is_kept or was in changes.vms.removals or any(vm.id == was for vm in changes.vms.upserts)
 
     def _find_move(self, now: SeatNow) -> datetime | None:
         if now.claim.status not in HOLDING_CLAIM or now.vm is None or now.pool is None:

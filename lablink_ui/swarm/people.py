@@ -12,7 +12,7 @@ from lablink_ui.swarm.target import Target
 from lablink_ui.swarm.telling import Teller
 
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) lablink-swarm"
-SEATED, WAITING, RELEASED = "active", "waiting", "released"
+SEATED, PREPARING, WAITING, RELEASED = "active", "preparing", "waiting", "released"
 CLAIMED = {200, 201, 202}
 
 
@@ -68,9 +68,10 @@ class Researcher:
         clicked = time.monotonic()
         await asyncio.gather(*(self._click() for _ in range(self._person.clicks)))
         await self._open("/seat")
-        await page.until(
-            lambda: page.status("seat-status") in {SEATED, WAITING}, within_s=scenario.patience, what="the seat"
-        )
+        await self._until_seat_is({PREPARING, SEATED, WAITING}, "the seat")
+        if page.status("seat-status") != WAITING:
+            self._teller.took("click to machine", time.monotonic() - clicked)
+            await self._until_seat_is({SEATED, WAITING}, "a machine that is ready")
         shown_s = time.monotonic() - clicked
         if page.status("seat-status") == WAITING:
             self._is_in_line = True
@@ -80,6 +81,10 @@ class Researcher:
         self._note_seat()
         self._teller.took("click to seat", shown_s)
         self._teller.took("join to seat", arrived_s + shown_s)
+
+    async def _until_seat_is(self, statuses: set[str], what: str) -> None:
+        page = self._page
+        await page.until(lambda: page.status("seat-status") in statuses, within_s=self._scenario.patience, what=what)
 
     async def _type_and_hesitate(self) -> None:
         email, hesitates_s = self._person.email, self._person.hesitates_s

@@ -16,6 +16,7 @@ JSON_NAME, HTML_NAME = "swarm.json", "swarm.html"
 LATE_MS = 250.0
 MEASURED = {
     "join_to_seat_ms": "join to seat",
+    "click_to_machine_ms": "click to machine",
     "click_to_seat_ms": "click to seat",
     "click_to_line_ms": "click to line",
     "line_to_seat_ms": "line to seat",

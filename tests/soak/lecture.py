@@ -84,10 +84,12 @@ async def _swarm(game: Round, server: Server, scenario: str, name: str) -> dict[
 
 
 def _describe(report: dict[str, Any]) -> str:
-    click, claim, beat = report["click_to_seat_ms"], report["claim_ms"], report["heartbeat_ms"]
+    shown, click = report["click_to_machine_ms"], report["click_to_seat_ms"]
+    claim, beat = report["claim_ms"], report["heartbeat_ms"]
     return (
         f"{report['verdict']}, {report['seated']} of {report['people']} sat, {report['in_line']} in line,"
         f" {report['errors']} errors, {report['refused_429']} 429s, {report['doubles']} doubles;"
+        f" ms p50/p95: click to the machine's name {shown['p50']}/{shown['p95']};"
         f" ms p50/p99: click to seat {click['p50']}/{click['p99']}, claim {claim['p50']}/{claim['p99']},"
         f" heartbeat {beat['p50']}/{beat['p99']}"
     )

@@ -63,6 +63,8 @@ async def test_a_small_class_is_well_and_nothing_of_it_stays(shared_server: Serv
     assert report["heartbeats"] >= 10
     assert report["commands"]["prepare_session"] >= 10
     assert 0 < report["join_to_seat_ms"]["p50"] <= report["join_to_seat_ms"]["p99"]
+    # A machine's name is shown before what it takes to get ready.
+    assert 0 < report["click_to_machine_ms"]["p50"] < report["click_to_seat_ms"]["p50"]
     assert report["admin_updates"] > 0
     page = (tmp_path / "report" / "swarm.html").read_text()
     assert page.count("<svg") >= 3
