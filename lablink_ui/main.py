@@ -29,6 +29,7 @@ from backend.keys import UnusableKey
 from backend.logs import set_up_logging
 from backend.settings import Settings
 from backend.spans import sending_spans
+from lablink_ui.compression import Compression
 from lablink_ui.nonces import ScriptNonces
 from lablink_ui.pages import add_pages
 from lablink_ui.refusals import add_refusals
@@ -56,6 +57,8 @@ def make_app(house: House) -> FastAPI:
     )
     # Pages are drawn by NiceGUI's own app, which is mounted in this one.
     app.state.house = nicegui_app.state.house = house
+    # Innermost: what it keeps bears nobody's cookie.
+    app.add_middleware(Compression)
     add_api(
         app,
         body_limit_bytes=settings.server.body_limit_bytes,
@@ -70,7 +73,7 @@ def make_app(house: House) -> FastAPI:
     add_refusals(app, nicegui_app)
     # Its bar at the top shows no progress of ours, and screen readers find no name on it.
     nicegui_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
-    # Within the compression that run_with puts around it.
+    # Within the compression.
     nicegui_app.add_middleware(ScriptNonces)
     # Last: what is registered after it would never be reached.
     ui.run_with(
@@ -81,6 +84,7 @@ def make_app(house: House) -> FastAPI:
         favicon=favicon(),
         tailwind=False,
         reconnect_timeout=settings.server.reconnect_timeout_s,
+        gzip_middleware_factory=None,
         show_welcome_message=False,
     )
     return app
