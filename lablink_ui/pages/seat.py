@@ -82,14 +82,15 @@ class _SeatPage:
             if not self._is_over:
                 self._reader.ask()
             return
+        pool, vm = snapshot.pools.get(claim.pool_id), snapshot.vms.get(claim.vm_id or 0)
+        now = SeatNow(claim, pool, vm, snapshot.map_kept().get(claim.id), changes)
         position = snapshot.positions.get(claim.id)
-        now = SeatNow(claim, snapshot.pools.get(claim.pool_id), snapshot.vms.get(claim.vm_id or 0), changes)
-        if self._is_news(now, position, snapshot.map_kept().get(claim.id)):
+        if self._is_news(now, position):
             self._show(now, position)
 
-    def _is_news(self, now: SeatNow, position: int | None, kept: VmView | None) -> bool:
+    def _is_news(self, now: SeatNow, position: int | None) -> bool:
         """Whether the page may have to show something else: in a full hall hardly any change is about this seat."""
-        seen, at, changes = (now.claim, now.pool, now.vm, position, kept), time.monotonic(), now.changes
+        seen, at, changes = (now.claim, now.pool, now.vm, now.kept, position), time.monotonic(), now.changes
         is_told = changes is None or changes.is_whole or any(now.claim.id in each for each in changes.touched.values())
         if not is_told and seen == self._seen and at - self._seen_at < LOOK_EVERY_S:
             return False

@@ -24,11 +24,12 @@ class SeatVisit:
 
 @dataclass(frozen=True, slots=True)
 class SeatNow:
-    """The seat as it is. ``changes`` is None at the first showing."""
+    """The seat as it is; ``kept`` is the machine that it has left. ``changes`` is None at the first showing."""
 
     claim: ClaimView
     pool: PoolView | None
     vm: VmView | None
+    kept: VmView | None = None
     changes: ChangeSet | None = None
 
 

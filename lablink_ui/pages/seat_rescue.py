@@ -8,7 +8,7 @@ from backend.services.healing_limits import HealingLimits
 from backend.services.holders import Holder
 from backend.services.rescues import let_machine_go
 from backend.services.views import VmView
-from backend.states import HOLDING_CLAIM, OPEN_CLAIM
+from backend.states import HOLDING_CLAIM
 from lablink_ui.components import Moment
 from lablink_ui.components.seat_parts import UntilEnd
 from lablink_ui.pages.seat_cards import SeatNow, SeatVisit
@@ -51,9 +51,7 @@ class RescueCard:
 
     def show(self, now: SeatNow) -> None:
         """Shows it as it is now."""
-        # Made once for all pages: there are many of them, and many machines.
-        kept = self._visit.house.live.snapshot.map_kept()
-        self._kept = kept.get(now.claim.id) if now.claim.status in OPEN_CLAIM else None
+        self._kept = now.kept
         moves_at = self._find_move(now)
         self._card.set_visibility(bool(self._kept or moves_at))
         self._silent.set_visibility(moves_at is not None)

@@ -166,12 +166,10 @@ class Researcher:
         Raises:
             Failed: it is not.
         """
-        page = self._page
-        await page.until(
-            lambda: page.status("seat-status") == SEATED, within_s=self._scenario.patience, what="the same seat"
-        )
-        if page.text("seat-hostname") != self._hostname:
-            raise Failed("another seat", f"{page.text('seat-hostname')} in place of {self._hostname}")
+        await self._until_seat_is({SEATED}, "the same seat")
+        hostname = self._page.text("seat-hostname")
+        if hostname != self._hostname:
+            raise Failed("another seat", f"{hostname} in place of {self._hostname}")
 
     async def _look(self) -> None:
         """At the end: what the page says, which must be what it has said before."""
