@@ -1,10 +1,11 @@
-"""The heartbeat buffer: many agents, one batched write after another."""
+"""The heartbeat buffer: many agents, one batched write after another; of each VM what it said last."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
 
 from backend.db.engine import Database
 from backend.errors import LabLinkError, Unavailable
@@ -13,9 +14,18 @@ from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 
 # Between two batches; and for how long plain repeats, which nobody awaits, wait for company.
 FLUSH_S, REPEATS_S = 0.1, 1.0
-MAX_BATCH = 1_000
+# VMs in one batch.
+MAX_BATCH = 500
 RETRY_S = 1.0
-_Taken = tuple[HeartbeatReport, asyncio.Future[None] | None]
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What a VM said last, and who waits until this, or what it said before, is stored."""
+
+    report: HeartbeatReport
+    gist: Hashable
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
 
 class HeartbeatBuffer:
@@ -24,7 +34,7 @@ class HeartbeatBuffer:
     def __init__(self, db: Database, limits: HealthLimits = HealthLimits()) -> None:
         self._db = db
         self._limits = limits
-        self._pending: list[_Taken] = []
+        self._pending: dict[int, _Taken] = {}
         self._filled, self._hurry = asyncio.Event(), asyncio.Event()
         self._stored: dict[int, Hashable] = {}
         self._is_broken = False
@@ -35,17 +45,17 @@ class HeartbeatBuffer:
         Raises:
             Unavailable: Postgres does not answer, so nothing can be stored; the agent shall try again.
         """
-        says_news = self._stored.get(report.vm_id) != _gist(report)
-        if self._is_broken and not says_news:
-            raise Unavailable("The database does not answer right now. Try again in a moment.", retry_after_s=2)
-        if not says_news:
+        gist = _gist(report)
+        if self._stored.get(report.vm_id) == gist:
+            if self._is_broken:
+                raise Unavailable("The database does not answer right now. Try again in a moment.", retry_after_s=2)
             # Nobody awaits a plain repeat: its failure is told by the next one.
-            self._take(report, None)
+            self._take(report, gist)
             return
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Whoever awaits it may be gone by then.
         stored.add_done_callback(lambda future: future.cancelled() or future.exception())
-        self._take(report, stored)
+        self._take(report, gist).waiting.append(stored)
         self._hurry.set()
         await asyncio.shield(stored)
 
@@ -62,22 +72,25 @@ class HeartbeatBuffer:
                     await self._hurry.wait()
             self._filled.clear()
             self._hurry.clear()
-            batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
+            batch = [self._pending.pop(vm_id) for vm_id in [*self._pending][:MAX_BATCH]]
             if self._pending:
                 self._filled.set()
                 self._hurry.set()
             await self._write(batch)
             await asyncio.sleep(RETRY_S if self._is_broken else FLUSH_S)
 
-    def _take(self, report: HeartbeatReport, stored: asyncio.Future[None] | None) -> None:
-        self._pending.append((report, stored))
-        self._filled.set()
-        if len(self._pending) >= MAX_BATCH:
-            self._hurry.set()
+    def _take(self, report: HeartbeatReport, gist: Hashable) -> _Taken:
+        taken = self._pending.get(report.vm_id)
+        if taken is None:
+            taken = self._pending[report.vm_id] = _Taken(report, gist)
+            self._filled.set()
+        else:
+            taken.report, taken.gist = report, gist
+        return taken
 
     async def _write(self, batch: list[_Taken]) -> None:
         try:
-            await record_heartbeats(self._db, [report for report, _ in batch], self._limits)
+            await record_heartbeats(self._db, [taken.report for taken in batch], self._limits)
         except LabLinkError as exc:
             self._is_broken = True
             self.forget()
@@ -89,14 +102,12 @@ class HeartbeatBuffer:
             raise
         else:
             self._is_broken = False
-            self._stored.update((report.vm_id, _gist(report)) for report, _ in batch)
+            self._stored.update((taken.report.vm_id, taken.gist) for taken in batch)
             _settle(batch, None)
 
 
-def _settle(batch: list[_Taken], exc: Exception | None) -> None:
-    for _, stored in batch:
-        if stored is None or stored.done():
-            continue
+def _settle(batch: Iterable[_Taken], exc: Exception | None) -> None:
+    for stored in (each for taken in batch for each in taken.waiting if not each.done()):
         if exc is None:
             stored.set_result(None)
         else:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.models import Enrolment, Vm
+from backend.pauses import with_pauses
 from backend.services.actor import Actor
 from backend.services.health_limits import HealthLimits
 from backend.services.moves import move_vm, record_event
@@ -63,10 +64,7 @@ async def record_heartbeats(
     async with db.transaction() as session:
         verdicts = await judge_reports(session, latest, limits)
         latest = {vm_id: _with_verdict(latest[vm_id], verdict) for vm_id, verdict in verdicts.items()}
-        payload = json.dumps([_row(report, verdicts[report.vm_id]) for report in latest.values()])
-        await session.execute(_STORE_LATEST, {"rows": payload})
-        await session.execute(_STORE_SAMPLES, {"rows": payload})
-        touched = await _list_touched(session, payload)
+        touched = await _store(session, latest, verdicts)
         await _confirm_enrolments(session, [latest[vm.id] for vm in touched])
         unclean = await list_unclean(session, [vm.id for vm in touched])
         pools = set()
@@ -85,8 +83,13 @@ def _with_verdict(report: HeartbeatReport, verdict: Verdict) -> HeartbeatReport:
     return replace(report, health=verdict.health, reasons=verdict.reasons)
 
 
-async def _list_touched(session: AsyncSession, payload: str) -> Sequence[Vm]:
-    ids = (await session.execute(_FIND_TOUCHED, {"rows": payload, "healing": sorted(SELF_HEALING)})).scalars().all()
+async def _store(
+    session: AsyncSession, latest: Mapping[int, HeartbeatReport], verdicts: Mapping[int, Verdict]
+) -> Sequence[Vm]:
+    """Stores the reports; returns the VMs of which they say anything new, locked."""
+    rows = [json.dumps(_row(report, verdicts[report.vm_id])) async for report in with_pauses(latest.values())]
+    found = await session.execute(_STORE, {"rows": f"[{','.join(rows)}]", "healing": sorted(SELF_HEALING)})
+    ids = found.scalars().all()
     if not ids:
         return []
     return (await session.scalars(select(Vm).where(Vm.id.in_(ids)).order_by(Vm.id).with_for_update())).all()
@@ -202,33 +205,34 @@ def _memory_pct(gpus: Sequence[dict[str, Any]]) -> float | None:
     return round(100 * min(used / total, 1.0), 2) if total else None
 
 
-_REPORTS = """jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
-    vm_id int, enrolment_id bigint, at timestamptz, boot_id text, phase text, health text, reasons jsonb, gpus jsonb,
-    watched jsonb, conditions jsonb,
-    cpu_pct float8, memory_pct float8, disk_free_pct float8, gpu_pct float8, gpu_memory_pct float8,
-    gpu_temperature_c float8, interruption_at text)"""
-
-_STORE_LATEST = text(f"""
-INSERT INTO latest_heartbeats AS l
-    (vm_id, at, boot_id, phase, health, reasons, gpus, watched, cpu_pct, memory_pct, disk_free_pct)
-SELECT vm_id, r.at, r.boot_id, phase, r.health, reasons, gpus, watched, cpu_pct, memory_pct, disk_free_pct
-FROM {_REPORTS} JOIN vms ON vms.id = r.vm_id ORDER BY vm_id
-ON CONFLICT (vm_id) DO UPDATE SET
-    (at, boot_id, phase, health, reasons, gpus, watched, cpu_pct, memory_pct, disk_free_pct)
-    = (EXCLUDED.at, EXCLUDED.boot_id, EXCLUDED.phase, EXCLUDED.health, EXCLUDED.reasons, EXCLUDED.gpus,
-       EXCLUDED.watched, EXCLUDED.cpu_pct, EXCLUDED.memory_pct, EXCLUDED.disk_free_pct)
-WHERE l.at <= EXCLUDED.at""")
-
-_STORE_SAMPLES = text(f"""
-INSERT INTO health_samples (vm_id, at, cpu_pct, memory_pct, disk_free_pct, gpu_pct, gpu_memory_pct, gpu_temperature_c)
-SELECT vm_id, at, cpu_pct, memory_pct, disk_free_pct, gpu_pct, gpu_memory_pct, gpu_temperature_c
-FROM {_REPORTS} WHERE vm_id IN (SELECT id FROM vms) ON CONFLICT DO NOTHING""")
-
 # Which VMs a batch says anything new about; for all others their row stays untouched and no notice is sent. What is
 # stored may be newer: another process stores as well.
-_FIND_TOUCHED = text(f"""
-SELECT v.id FROM vms AS v JOIN {_REPORTS} ON r.vm_id = v.id JOIN latest_heartbeats AS l ON l.vm_id = v.id
-WHERE v.status <> 'destroyed' AND r.at >= l.at AND (
+_STORE = text("""
+WITH r AS MATERIALIZED (
+    SELECT r.* FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
+        vm_id int, enrolment_id bigint, at timestamptz, boot_id text, phase text, health text, reasons jsonb,
+        gpus jsonb, watched jsonb, conditions jsonb,
+        cpu_pct float8, memory_pct float8, disk_free_pct float8, gpu_pct float8, gpu_memory_pct float8,
+        gpu_temperature_c float8, interruption_at text)
+    JOIN vms ON vms.id = r.vm_id),
+sampled AS (
+    INSERT INTO health_samples
+        (vm_id, at, cpu_pct, memory_pct, disk_free_pct, gpu_pct, gpu_memory_pct, gpu_temperature_c)
+    SELECT vm_id, at, cpu_pct, memory_pct, disk_free_pct, gpu_pct, gpu_memory_pct, gpu_temperature_c
+    FROM r ON CONFLICT DO NOTHING),
+stored AS (
+    INSERT INTO latest_heartbeats AS l
+        (vm_id, at, boot_id, phase, health, reasons, gpus, watched, cpu_pct, memory_pct, disk_free_pct)
+    SELECT vm_id, at, boot_id, phase, health, reasons, gpus, watched, cpu_pct, memory_pct, disk_free_pct
+    FROM r ORDER BY vm_id
+    ON CONFLICT (vm_id) DO UPDATE SET
+        (at, boot_id, phase, health, reasons, gpus, watched, cpu_pct, memory_pct, disk_free_pct)
+        = (EXCLUDED.at, EXCLUDED.boot_id, EXCLUDED.phase, EXCLUDED.health, EXCLUDED.reasons, EXCLUDED.gpus,
+           EXCLUDED.watched, EXCLUDED.cpu_pct, EXCLUDED.memory_pct, EXCLUDED.disk_free_pct)
+    WHERE l.at <= EXCLUDED.at
+    RETURNING vm_id)
+SELECT v.id FROM stored JOIN r USING (vm_id) JOIN vms AS v ON v.id = r.vm_id
+WHERE v.status <> 'destroyed' AND (
     v.first_heartbeat_at IS NULL
     OR v.unreachable_since IS NOT NULL
     OR v.boot_id IS DISTINCT FROM r.boot_id

@@ -11,6 +11,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.models import Vm
+from backend.pauses import with_pauses
 from backend.services.actor import Actor
 from backend.services.conditions import ConditionView, Held, health_of, judge, list_open
 from backend.services.health_limits import HealthLimits
@@ -44,7 +45,7 @@ async def judge_reports(
 ) -> dict[int, Verdict]:
     """The verdict on each VM that exists, by its id; one statement for all of them."""
     rows = await session.execute(_READ_WATCHED, {"ids": list(reports)})
-    return {row.id: _judge(row, reports[row.id], limits.over(row.health or {})) for row in rows}
+    return {row.id: _judge(row, reports[row.id], limits.over(row.health or {})) async for row in with_pauses(rows)}
 
 
 def note_conditions(session: AsyncSession, vm: Vm, verdict: Verdict, *, at: datetime) -> None:

@@ -1,0 +1,19 @@
+"""Pauses in long work: one event loop serves everybody, so nothing may hold it for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import TypeVar
+
+# Items between two pauses: at some 50 µs each, nobody waits for more than a few milliseconds.
+AT_ONCE = 50
+Item = TypeVar("Item")
+
+
+async def with_pauses(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """The same items; now and then everything else that is ready runs first."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
