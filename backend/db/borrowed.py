@@ -107,7 +107,7 @@ async def borrow_database(settings: Settings) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def _open(url: str) -> AsyncIterator[Database]:
-    db = Database(url, pool_size=2)
+    db = Database(url, pool_size=4)
     try:
         async with db.transaction() as session:
             if await session.scalar(text("SELECT to_regclass('invites')")) is None:

@@ -35,7 +35,7 @@ def utc_now() -> datetime:
 class Database:
     """Owns the connection pool. ``now`` is its clock, injected so that tests can age things."""
 
-    def __init__(self, url: str, *, pool_size: int = 10, statement_timeout_s: int = 30, now: Clock = utc_now) -> None:
+    def __init__(self, url: str, *, pool_size: int = 20, statement_timeout_s: int = 30, now: Clock = utc_now) -> None:
         self.conninfo = plain_url(url)
         self.now = now
         options = {
@@ -47,7 +47,8 @@ class Database:
         self.engine = create_async_engine(
             self.conninfo.replace("postgresql://", "postgresql+psycopg://", 1),
             pool_size=pool_size,
-            max_overflow=pool_size,
+            # Those beyond its size would be closed after each use: a crowd would make Postgres start processes all day.
+            max_overflow=0,
             pool_timeout=WAIT_S,
             # Else a failing statement would write its values into the log.
             hide_parameters=True,

@@ -15,7 +15,7 @@ from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 # Between two batches; and for how long plain repeats, which nobody awaits, wait for company.
 FLUSH_S, REPEATS_S = 0.1, 1.0
 # VMs in one batch.
-MAX_BATCH = 500
+MAX_BATCH = 200
 RETRY_S = 1.0
 
 

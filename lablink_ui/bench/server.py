@@ -62,10 +62,10 @@ class BenchServer:
         """Resident memory of its process, without Postgres'."""
         return float(psutil.Process(self.pid).memory_info().rss) / 1e6
 
-    def lag(self, path: str, *, since: float) -> Figure:
-        """By how much its event loop was late since a moment of the monotonic clock."""
+    def lag(self, path: str, *, since: float, what: str = "event loop late by, p99") -> Figure:
+        """By how much its event loop was late from a moment of the monotonic clock until now."""
         lags = watched_server.read_lags(_lags_of(self.home), since=since)
-        return Figure(path, "event loop late by, p99", MS, 1_000 * percentile(lags or [0.0], 99), None, "")
+        return Figure(path, what, MS, 1_000 * percentile(lags or [0.0], 99), None, "")
 
     def memory(self, path: str, what: str) -> Figure:
         """Its resident memory now, against that of a process that has imported the same packages and does nothing."""

@@ -116,7 +116,7 @@ async def test_a_connection_lost_in_a_transaction_is_unavailable(
 async def test_more_work_than_connections_waits_and_then_is_unavailable(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = Database(database_url, pool_size=1)
+    db = Database(database_url, pool_size=2)
     monkeypatch.setattr(db.engine.pool, "_timeout", 0.05)
     async with db.transaction() as first, db.transaction() as second:
         await first.execute(text("SELECT 1"))

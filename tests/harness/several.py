@@ -165,7 +165,7 @@ class Lab:
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Database]:
         """The services' way to their database."""
-        db = Database(self.url, pool_size=2)
+        db = Database(self.url, pool_size=4)
         yield db
         await db.close()
 
