@@ -11,9 +11,9 @@ AT_ONCE = 50
 Item = TypeVar("Item")
 
 
-async def with_pauses(items: Iterable[Item]) -> AsyncIterator[Item]:
-    """The same items; now and then everything else that is ready runs first."""
+async def with_pauses(items: Iterable[Item], *, at_once: int = AT_ONCE) -> AsyncIterator[Item]:
+    """The same items; after so many of them, everything else that is ready runs first."""
     for number, item in enumerate(items, 1):
         yield item
-        if number % AT_ONCE == 0:
+        if number % at_once == 0:
             await asyncio.sleep(0)

@@ -13,7 +13,7 @@ _MEANT = str.maketrans("OIL", "011")
 
 def new_code(length: int) -> str:
     """A random code of ``length`` characters: 40 bits for a join code, 80 for a seat key."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    return "".join(ALPHABET[byte % len(ALPHABET)] for byte in secrets.token_bytes(length))
 
 
 def tidy_code(typed: str) -> str:
