@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -30,14 +29,13 @@ from backend.logs import set_up_logging
 from backend.settings import Settings
 from backend.spans import sending_spans
 from lablink_ui.compression import Compression
+from lablink_ui.garbage import collect_when_quiet, hold_back_collections
 from lablink_ui.nonces import ScriptNonces
 from lablink_ui.pages import add_pages
 from lablink_ui.refusals import add_refusals
 from lablink_ui.theme import add_assets, favicon
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Allocations before the young, and rounds of each generation before the next older one, are looked through.
-GC_THRESHOLD = (10_000, 10, 10)
 
 logger = logging.getLogger(__name__)
 
@@ -211,12 +209,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and not self.should_exit:
             self.has_served = True
-            # What lives now lives for ever; without this a full collection pauses every page.
-            gc.collect()
-            gc.freeze()
-            # Two hundred open pages are a million objects: looked through every ten thousand allocations, they would
-            # hold up everybody every few seconds.
-            gc.set_threshold(*GC_THRESHOLD)
+            hold_back_collections()
+            self._house.supervisor.start("garbage", collect_when_quiet)
             _greet(self._house)
 
     def stop(self) -> None:

@@ -64,7 +64,7 @@ async def test_a_bench_that_is_told_to_stop_leaves_nothing_behind(tmp_path: Path
 
 def test_what_cannot_be_run_is_said_before_anything_starts(tmp_path: Path, capfd) -> None:
     assert run_bench(["swimming"]) == 2
-    assert "claims, heartbeats, commands, agent, pages, launch" in capfd.readouterr().err
+    assert "claims, heartbeats, commands, agent, pages, first_page, arrivals, launch" in capfd.readouterr().err
     assert run_bench(["claims"], json_file=tmp_path / "nowhere" / "figures.json") == 2
     assert "nowhere" in capfd.readouterr().err
 

@@ -20,7 +20,9 @@ from lablink_ui.bench.conditions import Cores, Sizes, describe_machine, find_cor
 from lablink_ui.bench.figures import LEGEND, BenchFailed, Report, describe, format_table
 from lablink_ui.bench.picture import draw
 
-SCENARIOS = ("claims", "heartbeats", "commands", "agent", "pages", "launch", "terminals", "aws")
+SCENARIOS = (
+    "claims", "heartbeats", "commands", "agent", "pages", "first_page", "arrivals", "launch", "terminals", "aws",
+)  # fmt: skip
 INTERRUPTED = 130
 
 

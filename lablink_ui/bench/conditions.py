@@ -17,6 +17,7 @@ class Sizes:
     machines: int = 500
     claims_at_once: int = 50
     raw_claims: int = 5_000
+    few_machines: int = 200
     beat_connections: int = 32
     beat_s: float = 3.0
     beat_rounds: int = 2
@@ -24,7 +25,10 @@ class Sizes:
     open_pages: int = 200
     changes: int = 300
     changes_per_s: tuple[float, ...] = (10.0, 50.0)
-    launched: int = 20
+    launched: tuple[int, ...] = (20, 100)
+    first_visits: int = 3
+    arrivals: str = "150 in 1 min"
+    arrivals_pages: int = 20
     terminals: int = 100
     keys: int = 20
     key_pause_s: float = 0.25

@@ -22,76 +22,73 @@ from lablink_ui.bench.loadgen import Load, drive
 from lablink_ui.bench.machines import join
 from lablink_ui.bench.server import LOOK_S, BenchServer, free_port, running, serve
 
+PATH = "heartbeat"
 STORED_WITHIN_S = 5.0
 MOST_A_POOL = 1_000
 _LIMIT_IS = "a bare FastAPI route that is sent the same bytes"
 
 
 async def measure(sizes: Sizes, cores: Cores) -> Report:
-    """Plain heartbeats of many machines over few connections, in turns with the bare route.
+    """Plain heartbeats over few connections, of few machines and of many, in turns with the bare route.
 
     Raises:
         BenchFailed: a heartbeat was refused or not stored.
     """
-    ours, bare = Load(), Load()
-    async with serve(cores.server, f"pool.default.max={sizes.machines}") as server, _serve_bare(cores) as bare_port:
-        beats = [machine.beat() for machine in await join(server, sizes.machines)]
-        # Once each: from here on the server knows every token, as it does in the middle of a day.
-        (await drive(server.port, beats, at_once=sizes.beat_connections)).check(200)
-        began_at = time.monotonic()
-        for _ in range(sizes.beat_rounds):
-            for port, load in ((bare_port, bare), (server.port, ours)):
-                load.add(await drive(port, _for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections))
-        began = time.time()
-        lag = server.lag("heartbeat", since=began_at)
-        last = await drive(server.port, beats, at_once=sizes.beat_connections)
-        for load in (ours, bare, last):
-            load.check(200)
-        await _until_stored(server.database_url, began, len(beats))
-        crowd, crowd_lag = await _drive_crowd(server, beats, sizes)
-    few_is = f"ours with {sizes.machines} machines"
-    name = f"{sizes.beat_connections} connections, {sizes.machines} machines"
+    bare = Load()
+    async with serve(cores.server, f"pool.default.max={sizes.few_machines}") as server, _serve_bare(cores) as bare_port:
+        beats = [machine.beat() for machine in await join(server, sizes.few_machines)]
+        few, few_lag = await _drive(server, beats, bare_port, bare, sizes)
+        beats += await _join_more(server, sizes.crowd - len(beats))
+        crowd, crowd_lag = await _drive(server, beats, bare_port, bare, sizes)
+    name = f"{sizes.crowd} machines"
     return Report(
         [
-            Figure("heartbeat", name, PER_S, ours.per_s, bare.per_s, _LIMIT_IS),
+            Figure(PATH, f"{sizes.beat_connections} connections, {name}", PER_S, crowd.per_s, bare.per_s, _LIMIT_IS),
             *(
-                Figure(
-                    "heartbeat", f"p{percent}", MS, ours.percentile_ms(percent), bare.percentile_ms(percent), _LIMIT_IS
-                )
+                Figure(PATH, f"p{percent}", MS, crowd.percentile_ms(percent), bare.percentile_ms(percent), _LIMIT_IS)
                 for percent in (50, 99)
             ),
-            Figure("heartbeat", f"{sizes.crowd} machines", PER_S, crowd.per_s, ours.per_s, few_is),
-            Figure(
-                "heartbeat",
-                f"{sizes.crowd} machines, p99",
-                MS,
-                crowd.percentile_ms(99),
-                ours.percentile_ms(99),
-                few_is,
-            ),
-            lag,
             crowd_lag,
+            Figure(
+                PATH, f"{name}, beside few", PER_S, crowd.per_s, few.per_s, f"ours with {sizes.few_machines} machines"
+            ),
+            few_lag,
         ],
-        [*ours.note_if_busy("heartbeat"), *bare.note_if_busy("heartbeat, the limit")],
+        [*crowd.note_if_busy("heartbeat"), *bare.note_if_busy("heartbeat, the limit")],
     )
 
 
-async def _drive_crowd(server: BenchServer, beats: Sequence[bytes], sizes: Sizes) -> tuple[Load, Figure]:
-    """The same with many more machines, of several pools: is there a cliff?"""
-    beats = [*beats]
+async def _drive(
+    server: BenchServer, beats: Sequence[bytes], bare_port: int, bare: Load, sizes: Sizes
+) -> tuple[Load, Figure]:
+    """Ours and the bare route in turns; and how late our loop was meanwhile."""
+    # Once each: from here on the server knows every token, as it does in the middle of a day.
+    (await drive(server.port, beats, at_once=sizes.beat_connections)).check(200)
+    ours, began_at = Load(), time.monotonic()
+    for _ in range(sizes.beat_rounds):
+        for port, load in ((bare_port, bare), (server.port, ours)):
+            load.add(await drive(port, _for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections))
+    lag = server.lag(PATH, since=began_at, what=f"{len(beats)} machines, event loop late by, p99")
+    began = time.time()
+    last = await drive(server.port, beats, at_once=sizes.beat_connections)
+    for load in (ours, bare, last):
+        load.check(200)
+    await _until_stored(server.database_url, began, len(beats))
+    return ours, lag
+
+
+async def _join_more(server: BenchServer, count: int) -> list[bytes]:
+    """The heartbeats of so many machines, in as many pools as they need."""
+    beats: list[bytes] = []
     db = Database(server.database_url)
     try:
-        for number, count in enumerate(_split(sizes.crowd - len(beats))):
+        for number, size in enumerate(_split(count)):
             await ensure_pool(db, f"crowd-{number}", PoolSpec(max=MOST_A_POOL), actor=Actor.rule("bench"))
-            joined = await join(server, count, pool=f"crowd-{number}", prefix=f"crowd{number}")
+            joined = await join(server, size, pool=f"crowd-{number}", prefix=f"crowd{number}")
             beats += [machine.beat() for machine in joined]
     finally:
         await db.close()
-    (await drive(server.port, beats, at_once=sizes.beat_connections)).check(200)
-    began_at = time.monotonic()
-    load = await drive(server.port, _for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections)
-    load.check(200)
-    return load, server.lag("heartbeat", since=began_at, what=f"{sizes.crowd} machines, event loop late by, p99")
+    return beats
 
 
 def _split(count: int) -> list[int]:

@@ -41,7 +41,13 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
     Raises:
         BenchFailed: Terraform failed, or a machine did not become available.
     """
-    count = sizes.launched
+    reports = [await _measure(count, cores) for count in sizes.launched]
+    shared = "launch: server, Terraform and agents share all cores, both times."
+    notes = [note for report in reports for note in report.notes]
+    return Report([figure for report in reports for figure in report.figures], [shared, *notes])
+
+
+async def _measure(count: int, cores: Cores) -> Report:
     async with serve(cores.all, f"pool.default.max={2 * count + 1}") as server:
         # One machine first: the disk's cache is then as warm for the raw run as it is for ours.
         await _apply_raw(server, cores, "warm", 1)
@@ -66,7 +72,7 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
                 "the raw apply, and its agents' own start",
             ),
         ],
-        ["launch: server, Terraform and agents share all cores, both times.", note],
+        [f"launch of {count}: {note}"],
     )
 
 
@@ -81,7 +87,7 @@ async def _launch(server: BenchServer, count: int) -> tuple[float, float, str]:
     async with await psycopg.AsyncConnection.connect(server.database_url) as connection:
         first, last = await (await connection.execute(_APPLYING, (operation["id"],))).fetchone() or (began, ended_at)
     note = (
-        f"launch: of ours, {float(first) - began:.1f} s pass before Terraform begins with the first machine (queue,"
+        f"of ours, {float(first) - began:.1f} s pass before Terraform begins with the first machine (queue,"
         f" init, plan, guard) and {ended_at - float(last):.1f} s after the last (looking, writing down)."
     )
     return ended_at - began, available_at - began, note

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psycopg
-from playwright.async_api import Page, Playwright, async_playwright
+from playwright.async_api import Page
 
+from lablink_ui.bench.browser import open_browser
 from lablink_ui.bench.conditions import Cores, Sizes
 from lablink_ui.bench.figures import MS, BenchFailed, Figure, Report
 from lablink_ui.bench.light_pages import open_pages
@@ -27,8 +25,6 @@ PATH = "commit → DOM"
 SEEN_WITHIN_S = 10.0
 PAGE_MS = 30_000
 SEED = 7
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 # In the page: when each change was in the DOM, by the browser's clock (this machine's, as ours is).
 _WATCH = """() => {
   window.seen = {};
@@ -70,6 +66,7 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
     # Nobody beats here: the machines must not be called unreachable meanwhile.
     settings = (f"pool.default.max={sizes.rows}", "agent.unreachable_after_s=3600")
     figures = []
+    opened_at = time.monotonic()
     async with (
         serve(cores.server, *settings) as server,
         _open_table(server, sizes.rows) as page,
@@ -84,6 +81,7 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
             seen = await _until_seen(page, numbers)
             figures += _compare(changes, seen, f"{sizes.rows} rows, {sizes.open_pages} pages, {per_s:.0f} changes/s")
             figures.append(server.lag(f"{PATH}, {per_s:.0f} changes/s", since=began))
+        figures.append(server.pause(PATH, since=opened_at))
         figures.append(server.memory("server", f"{sizes.rows} machines, {sizes.open_pages} pages"))
     return Report(figures, [_NOTE])
 
@@ -107,21 +105,17 @@ def _compare(changes: _Changes, seen: Mapping[int, float], name: str) -> list[Fi
 @asynccontextmanager
 async def _open_table(server: BenchServer, rows: int) -> AsyncIterator[Page]:
     await join(server, rows)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=_find_chromium(playwright), args=list(_FLAGS))
-        try:
-            page = await browser.new_page()
-            await page.goto(f"{server.url}/login")
-            await page.wait_for_function("window.did_handshake")
-            await page.get_by_test_id("login-password").fill(server.password)
-            await page.get_by_test_id("login-submit").click()
-            await page.wait_for_url("**/admin")
-            await page.goto(f"{server.url}/admin/instances")
-            shown = f'document.querySelectorAll("tr[data-testid^=vm-]").length === {rows}'
-            await page.wait_for_function(shown, timeout=PAGE_MS)
-            yield page
-        finally:
-            await browser.close()
+    async with open_browser() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{server.url}/login")
+        await page.wait_for_function("window.did_handshake")
+        await page.get_by_test_id("login-password").fill(server.password)
+        await page.get_by_test_id("login-submit").click()
+        await page.wait_for_url("**/admin")
+        await page.goto(f"{server.url}/admin/instances")
+        shown = f'document.querySelectorAll("tr[data-testid^=vm-]").length === {rows}'
+        await page.wait_for_function(shown, timeout=PAGE_MS)
+        yield page
 
 
 async def _commit_changes(database_url: str, numbers: range, per_s: float) -> _Changes:
@@ -169,11 +163,3 @@ async def _until_seen(page: Page, numbers: range) -> dict[int, float]:
     if missing := set(numbers) - seen.keys():
         raise BenchFailed(f"{len(missing)} of {len(numbers)} changes did not reach the page in {SEEN_WITHIN_S:.0f} s")
     return seen
-
-
-def _find_chromium(playwright: Playwright) -> str:
-    named = (os.environ.get("CHROMIUM"), *map(shutil.which, CHROMIUMS), playwright.chromium.executable_path)
-    for path in filter(None, named):
-        if Path(path).exists():
-            return path
-    raise BenchFailed("there is no Chromium; set CHROMIUM=/path/to/one, or run `playwright install chromium`")

@@ -64,8 +64,13 @@ class BenchServer:
 
     def lag(self, path: str, *, since: float, what: str = "event loop late by, p99") -> Figure:
         """By how much its event loop was late from a moment of the monotonic clock until now."""
-        lags = watched_server.read_lags(_lags_of(self.home), since=since)
+        lags = watched_server.read_samples(_lags_of(self.home), since=since)
         return Figure(path, what, MS, 1_000 * percentile(lags or [0.0], 99), None, "")
+
+    def pause(self, path: str, *, since: float) -> Figure:
+        """The longest time for which a collection of garbage held it, since a moment of the monotonic clock."""
+        pauses = watched_server.read_samples(_lags_of(self.home).with_suffix(watched_server.PAUSES), since=since)
+        return Figure(path, "longest pause for garbage", MS, 1_000 * max(pauses, default=0.0), None, "")
 
     def memory(self, path: str, what: str) -> Figure:
         """Its resident memory now, against that of a process that has imported the same packages and does nothing."""

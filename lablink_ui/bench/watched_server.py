@@ -1,4 +1,5 @@
-"""`lablink` with one thing more: it writes down by how much its event loop is late, 50 times a second.
+"""`lablink` with two things more: it writes down by how much its event loop is late, 50 times a second, and for how
+long each collection of garbage holds it.
 
 Run as a file, not as a module: it may watch the server of another commit, which has no such file.
 """
@@ -6,6 +7,7 @@ Run as a file, not as a module: it may watch the server of another commit, which
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import struct
 import sys
@@ -16,9 +18,9 @@ from typing import Any
 import uvicorn
 
 EVERY_S = 0.02
-# When (by the machine's monotonic clock), and how late; both in seconds.
+# When (by the machine's monotonic clock), and how late, or for how long; both in seconds.
 SAMPLE = struct.Struct("dd")
-FILE = "BENCH_LAGS"
+FILE, PAUSES = "BENCH_LAGS", ".pauses"
 
 
 async def _watch(file: Path) -> None:
@@ -29,8 +31,20 @@ async def _watch(file: Path) -> None:
             out.write(SAMPLE.pack(due, time.monotonic() - due))
 
 
-def read_lags(file: Path, *, since: float) -> list[float]:
-    """By how much the loop was late (seconds) since a moment of the monotonic clock."""
+def _watch_collections(file: Path) -> None:
+    out, began = file.open("wb", buffering=0), [0.0]
+
+    def note(phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            began[0] = time.monotonic()
+        else:
+            out.write(SAMPLE.pack(began[0], time.monotonic() - began[0]))
+
+    gc.callbacks.append(note)
+
+
+def read_samples(file: Path, *, since: float) -> list[float]:
+    """How late, or for how long (seconds), since a moment of the monotonic clock."""
     content = file.read_bytes()
     whole = content[: len(content) // SAMPLE.size * SAMPLE.size]
     return [lag for due, lag in SAMPLE.iter_unpack(whole) if due + lag >= since]
@@ -45,6 +59,7 @@ def main() -> int:
 
     async def start_watched(self: Any, *args: Any, **options: Any) -> None:
         tasks.append(asyncio.create_task(_watch(file)))
+        _watch_collections(file.with_suffix(PAUSES))
         await startup(self, *args, **options)
 
     uvicorn.Server.startup = start_watched  # type: ignore[method-assign]

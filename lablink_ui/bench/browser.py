@@ -1,0 +1,39 @@
+"""The browser of a measurement: the Chromium that is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from playwright.async_api import Browser, Playwright, async_playwright
+
+from lablink_ui.bench.figures import BenchFailed
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+
+@asynccontextmanager
+async def open_browser() -> AsyncIterator[Browser]:
+    """A browser within the block.
+
+    Raises:
+        BenchFailed: there is none.
+    """
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=_find_chromium(playwright), args=list(_FLAGS))
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+def _find_chromium(playwright: Playwright) -> str:
+    named = (os.environ.get("CHROMIUM"), *map(shutil.which, CHROMIUMS), playwright.chromium.executable_path)
+    for path in filter(None, named):
+        if Path(path).exists():
+            return path
+    raise BenchFailed("there is no Chromium; set CHROMIUM=/path/to/one, or run `playwright install chromium`")

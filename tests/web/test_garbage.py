@@ -1,0 +1,71 @@
+"""Full collections of garbage hold everybody up: they wait for a quiet moment, but not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from lablink_ui import garbage
+
+
+class Machine:
+    """A clock that goes on by a second at each look, a process that works for a share of it, and its collections."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = self.worked_s = self.share = 0.0
+        self.rounds, self.collected_at = garbage.ROUNDS, list[float]()
+        monkeypatch.setattr(garbage, "time", SimpleNamespace(monotonic=self._look, process_time=self._work))
+        monkeypatch.setattr(
+            garbage, "gc", SimpleNamespace(get_count=lambda: (0, 0, self.rounds), collect=self._collect)
+        )
+        monkeypatch.setattr(garbage, "LOOK_S", 0.0)
+
+    def _look(self) -> float:
+        return self.now_s
+
+    def _work(self) -> float:
+        return self.worked_s
+
+    def _collect(self) -> None:
+        self.collected_at.append(self.now_s)
+
+    async def live(self, seconds: int) -> None:
+        """Some time goes by."""
+        for _ in range(seconds):
+            self.now_s += 1
+            self.worked_s += self.share
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    made = Machine(monkeypatch)
+    task = asyncio.create_task(garbage.collect_when_quiet())
+    await asyncio.sleep(0)
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_while_a_class_arrives_nothing_is_collected_and_as_soon_as_it_sits_it_is(machine: Machine) -> None:
+    machine.share = 0.6
+    await machine.live(90)
+    assert machine.collected_at == []
+    machine.share = 0.05
+    await machine.live(3)
+    assert len(machine.collected_at) == 1
+
+
+async def test_where_it_is_never_quiet_it_is_collected_all_the_same(machine: Machine) -> None:
+    machine.share = 0.9
+    await machine.live(int(2 * garbage.LATEST_S) + 10)
+    assert len(machine.collected_at) == 2
+
+
+async def test_where_little_was_made_there_is_nothing_to_collect(machine: Machine) -> None:
+    machine.rounds = garbage.ROUNDS - 1
+    await machine.live(500)
+    assert machine.collected_at == []
