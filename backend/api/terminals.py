@@ -15,7 +15,7 @@ from backend.api.errors import error_response
 from backend.api.seat_auth import Seat
 from backend.errors import Forbidden, Gone, InvalidInput, LabLinkError, NotFound, Unauthenticated
 from backend.house import House
-from backend.live.terminals import Viewer
+from backend.live.terminal_lines import Viewer
 from backend.services.actor import Actor
 from backend.services.sign_in import AdminIdentity, find_session
 from backend.services.terminals import (
