@@ -30,6 +30,7 @@ from backend.settings import Settings
 from backend.spans import sending_spans
 from lablink_ui.compression import Compression
 from lablink_ui.garbage import collect_when_quiet, hold_back_collections
+from lablink_ui.handlers import remember_handlers
 from lablink_ui.nonces import ScriptNonces
 from lablink_ui.pages import add_pages
 from lablink_ui.refusals import add_refusals
@@ -66,6 +67,7 @@ def make_app(house: House) -> FastAPI:
     app.add_middleware(OwnOrigin, path="/_nicegui_ws")
     # Outermost: everything within sees who really asks, and under which name.
     app.add_middleware(TrustedProxies, networks=settings.server.trusted_proxies)
+    remember_handlers()
     add_assets(app)
     add_pages(app)
     add_refusals(app, nicegui_app)

@@ -24,7 +24,7 @@ async def claim(visitor: Visitor, email: str = "ada@lab.org", pool: str = "defau
     return await visitor.page.get_by_test_id("seat-hostname").inner_text()
 
 
-async def shows(page: Page, *words: str, testid: str = "seat-terminal", within_s: float = 10) -> None:
+async def shows(page: Page, *words: str, testid: str = "seat-terminal", within_s: float = 30) -> None:
     """Waits until the terminal in front shows these words."""
     for each in words:
         await expect(page.get_by_test_id(testid)).to_contain_text(each, timeout=within_s * 1_000)
