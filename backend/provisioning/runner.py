@@ -279,8 +279,9 @@ class TerraformRunner:
             if self.cancel.is_set():
                 raise TerraformCancelled("cancelled")
             if code != 0:
-                # Whatever it was, the next run here begins from the beginning.
-                forget_init(self.directory)
+                if command != "apply":
+                    # Whatever it was, the next run begins from the beginning. (Before an apply, all had been there.)
+                    forget_init(self.directory)
                 raise TerraformFailed(f"terraform {command}: {_why(code, errors, last)}")
 
     def _say(self, level: str, message: str) -> None:
