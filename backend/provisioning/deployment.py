@@ -20,7 +20,7 @@ from backend.errors import InvalidInput
 from backend.provisioning.deployment_aws import Account
 from backend.provisioning.output import OutputLine
 from backend.provisioning.planned import PlannedChange
-from backend.provisioning.runner import TerraformRunner, write_private
+from backend.provisioning.runner import LESS_COLLECTING, TerraformRunner, write_private
 from backend.resources import terraform_dir
 
 ENVIRONMENTS = ("dev", "test", "prod")
@@ -191,4 +191,4 @@ def _changes(planned: Iterable[PlannedChange]) -> list[Change]:
 
 def _own_environment(region: str) -> dict[str, str]:
     passed = {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in _PASSED}
-    return {**passed, "AWS_REGION": region}
+    return {**LESS_COLLECTING, **passed, "AWS_REGION": region}

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.errors import LabLinkError, NotFound
+from backend.provisioning.aws.clients import make_client
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -161,4 +161,4 @@ class Account:
         return True
 
     def _client(self, service: str) -> Any:
-        return boto3.client(service, region_name=self.region)
+        return make_client(service, self.region)

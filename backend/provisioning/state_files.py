@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 STATE = "terraform.tfstate"
+# Where Terraform notes which backend, and which of its workspaces, a directory was made ready for.
+_BACKEND, _WORKSPACE = Path(".terraform", STATE), Path(".terraform", "environment")
+# The form of states that Terraform has written since 0.12.
+_FORM = 4
 # None: there is none.
 Content = bytes | None
 
@@ -45,3 +51,29 @@ def put_state_file_aside(directory: Path, suffix: str) -> None:
     state = directory / STATE
     if state.exists():
         state.replace(directory / f"{STATE}.{suffix}")
+
+
+def read_own_state(directory: Path) -> dict[str, Any] | None:
+    """The state of a directory that keeps it as a file, empty where there is none yet.
+
+    None: it is kept elsewhere, or it is not as we know it; Terraform itself has to be asked.
+    """
+    try:
+        if (directory / _WORKSPACE).exists() or _backend(directory) not in {None, "local"}:
+            return None
+        state = json.loads((directory / STATE).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) and state.get("version") == _FORM else None
+
+
+def _backend(directory: Path) -> str | None:
+    try:
+        noted = json.loads((directory / _BACKEND).read_bytes())
+    except FileNotFoundError:
+        return None
+    if not isinstance(noted, dict):
+        return "unknown"
+    return (noted.get("backend") or {}).get("type")

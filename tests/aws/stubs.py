@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 from botocore.stub import Stubber
 
-from backend.provisioning.aws.clients import AwsClients
+from backend.provisioning.aws.clients import AwsClients, make_client
 from tests.harness.local_aws import REGION, LocalAws
 
 Prepare = Callable[[Stubber], None]
@@ -27,7 +26,7 @@ class StubbedClients(AwsClients):
         if prepare is None:
             return super().get(service, region)
         secrets = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-        client = boto3.client(service, region_name=region or REGION, **secrets)
+        client = make_client(service, region or REGION, **secrets)
         stubber = Stubber(client)
         prepare(stubber)
         stubber.activate()

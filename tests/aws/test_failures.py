@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.patient, pytest.mark.timeout(600)]
 ZONES = ("us-east-1a", "us-east-1b")
 NO_ROOM = "We currently do not have sufficient g4dn.xlarge capacity in the Availability Zone you requested."
 SAYS_NO_ROOM = "AWS has no room for a machine of this type in this zone at the moment (InsufficientInstanceCapacity). "
+EMPTY = '{"version": 4, "terraform_version": "1.9.0", "serial": 7, "lineage": "kept", "outputs": {}, "resources": []}'
 SPEC = AwsSpec(ami=AMI_PARAMETER, volume_gb=60, zones=ZONES)
 
 
@@ -115,17 +116,16 @@ async def day(world: World) -> Day:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "yesterdays")
         proxy.fail_key("yesterdays", "ExpiredToken", "The security token included in the request is expired")
+        world.directory.mkdir(parents=True)
+        (world.directory / STATE).write_text(EMPTY)
         expired = await world.launch(1)
+        assert (world.directory / STATE).read_text() == EMPTY
         patch.setenv("AWS_ACCESS_KEY_ID", "todays")
         throttled = proxy.fail("CreateSecurityGroup", "RequestLimitExceeded", "Request limit exceeded.", times=1)
         for zone, room in zip(ZONES, (1, 2), strict=True):
             subnet = subnet_in(world, zone)
             proxy.fail("RunInstances", "InsufficientInstanceCapacity", NO_ROOM, after=room, SubnetId=subnet)
         launched = await world.launch(4)
-        kept = (world.directory / STATE).read_bytes()
-        patch.setenv("AWS_ACCESS_KEY_ID", "yesterdays")
-        await world.launch(1)
-        assert (world.directory / STATE).read_bytes() == kept
     proxy.mend()
     statuses = [await world.statuses(each) for each in (expired, launched)]
     return Day(expired, statuses[0], launched, await world.log(launched), statuses[1], throttled)

@@ -12,6 +12,7 @@ from typing import Any
 from backend.db.engine import Database
 from backend.db.notices import NoticeListener
 from backend.live.read_model import ReadModel
+from backend.provisioning.planned import PlanHearer
 from backend.provisioning.providers.aws import AwsProvider
 from backend.provisioning.steps import Worker
 from backend.services.aws_spec import AwsSpec
@@ -91,11 +92,12 @@ class AwsWorld:
     async def state(self) -> dict[str, Any]:
         return json.loads(((await self.directory()) / "terraform.tfstate").read_text())
 
-    async def plan(self) -> list[tuple[str, list[str]]]:
-        """What Terraform by hand would do now: every address with what would become of it."""
-        directory = await self.directory()
-        options = {"cwd": directory, "env": self.aws.terraform_environment, "capture_output": True, "check": True}
-        await asyncio.to_thread(subprocess.run, [self.worker.binary, "plan", "-input=false", "-out=by-hand"], **options)
-        shown = await asyncio.to_thread(subprocess.run, [self.worker.binary, "show", "-json", "by-hand"], **options)
-        changes = json.loads(shown.stdout).get("resource_changes", [])
-        return [(each["address"], each["change"]["actions"]) for each in changes if each["mode"] == "managed"]
+    async def plan(self) -> list[tuple[str, str]]:
+        """What Terraform by hand would do now: every address of which something would become."""
+        options = {"cwd": await self.directory(), "env": self.aws.terraform_environment, "capture_output": True}
+        command = [self.worker.binary, "plan", "-input=false", "-json"]
+        done = await asyncio.to_thread(subprocess.run, command, check=True, **options)
+        hearer = PlanHearer()
+        for line in done.stdout.decode().splitlines():
+            hearer.hear(line)
+        return [(each.address, each.action) for each in hearer.list_changes()]

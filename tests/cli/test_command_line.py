@@ -18,6 +18,7 @@ SERVERS_PACKAGES = (
     "alembic",
     "argon2",
     "boto3",
+    "botocore",
     "fastapi",
     "hydra",
     "nicegui",

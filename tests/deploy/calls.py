@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -76,14 +77,23 @@ def _s3_operation(entry: dict[str, Any]) -> str:
     asked = set(parse_qs(url.query, keep_blank_values=True))
     headers = {name.lower() for name in entry["headers"]}
     best, depth = "", -1
+    for name, method, length, wanted in _s3_operations():
+        if (name == "CopyObject") != ("x-amz-copy-source" in headers) or name == "WriteGetObjectResponse":
+            continue
+        is_there = method == entry["method"] and length == max(len(parts[:2]), 1)
+        if is_there and wanted <= asked and len(wanted) > depth:
+            best, depth = name, len(wanted)
+    return best
+
+
+@cache
+def _s3_operations() -> list[tuple[str, str, int, set[str]]]:
+    """Name, method, number of parts of the path, and what the query holds."""
     model = get_session().get_service_model("s3")
+    operations = []
     for name in model.operation_names:
         http = model.operation_model(name).http
         path, _, query = http["requestUri"].partition("?")
         wanted = set(parse_qs(query, keep_blank_values=True))
-        if (name == "CopyObject") != ("x-amz-copy-source" in headers) or name == "WriteGetObjectResponse":
-            continue
-        is_there = http["method"] == entry["method"] and len(path.strip("/").split("/")) == max(len(parts[:2]), 1)
-        if is_there and wanted <= asked and len(wanted) > depth:
-            best, depth = name, len(wanted)
-    return best
+        operations.append((name, http["method"], len(path.strip("/").split("/")), wanted))
+    return operations

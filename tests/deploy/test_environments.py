@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from tests.deploy.calls import read_actions
 from tests.deploy.iam import Policy
-from tests.deploy.world import KEY, Deployer
+from tests.deploy.world import KEY, WITHOUT_LIFECYCLE, Deployer
 from tests.harness.local_aws import REGION, LocalAws, tags_of
 from tests.harness.plan_policy import PUBLIC_PORTS, list_offences
 
@@ -66,8 +66,14 @@ async def test_three_environments_live_side_by_side_and_end_one_by_one(aws: Loca
 @pytest.mark.patient
 @pytest.mark.timeout(600)
 async def test_an_environment_is_made_and_taken_away_again(aws: LocalAws, tmp_path: Path) -> None:
-    deployer = Deployer(aws, tmp_path / "test")
-    await bring_up(deployer, "test")
+    deployer = Deployer(aws, tmp_path / "test", override=WITHOUT_LIFECYCLE)
+    for verb, more, words in (
+        ("bootstrap", {}, "The state's bucket is ready"),
+        ("apply", {"CONFIRM": "test"}, "https://lab.example.org"),
+        ("plan", {}, "Nothing to change."),
+    ):
+        status, said = await deployer.make(verb, "test", **more)
+        assert (status, words in said) == (0, True), said
     check_host(aws, "test")
     await take_away(deployer, "test")
     assert what_is_left(aws) == [f"lablink-state-{ACCOUNT}-{REGION}-test"]

@@ -24,13 +24,15 @@ VARIABLES = (
 # The local AWS has one address: buckets cannot be names in front of it.
 PROVIDER = 'provider "aws" {\n  s3_use_path_style = true\n}\n'
 BACKEND = 'terraform {\n  backend "s3" {\n    use_path_style = true\n  }\n}\n'
+# Terraform asks about it ten times in a minute before it believes that it is there.
+WITHOUT_LIFECYCLE = 'resource "aws_s3_bucket_lifecycle_configuration" "backup" {\n  count = 0\n}\n'
 
 
 class Deployer:
-    """Somebody with a shell, a data directory and the account's credentials."""
+    """Somebody with a shell, a data directory and the account's credentials; ``override``: what is otherwise there."""
 
-    def __init__(self, aws: LocalAws, home: Path) -> None:
-        self.home = home
+    def __init__(self, aws: LocalAws, home: Path, *, override: str = "") -> None:
+        self.home, self._override = home, override
         self._environment = {**aws.terraform_environment, "LABLINK_HOME": str(home), "AWS_ACCESS_KEY_ID": KEY}
 
     async def deploy(self, verb: str, environment: str, *arguments: str, typed: str = "") -> tuple[int, str]:
@@ -73,4 +75,6 @@ class Deployer:
     def _name_the_address(self, environment: str) -> None:
         directory = self.home / "deploy" / environment
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "test_override.tf").write_text(PROVIDER + (BACKEND if environment != "dev" else ""))
+        (directory / "test_override.tf").write_text(
+            PROVIDER + (BACKEND if environment != "dev" else "") + self._override
+        )

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 from botocore.config import Config
 
+from backend.provisioning.aws.clients import make_client
 from lablink_ui.bench.local_aws import AMI_PARAMETER, CREDENTIALS, REGION, find_mirror, write_cli_config
 from tests.harness.server import free_port
 from tests.harness.waiting import until
@@ -90,11 +90,11 @@ class LocalAws:
             self._process.wait()
 
     def client(self, service: str) -> Any:
-        """A boto3 client of this AWS."""
+        """A client of this AWS."""
         if service not in self._clients:
-            self._clients[service] = boto3.session.Session().client(
+            self._clients[service] = make_client(
                 service,
-                region_name=REGION,
+                REGION,
                 endpoint_url=self.url,
                 aws_access_key_id="testing",
                 aws_secret_access_key="testing",

@@ -176,7 +176,9 @@ class Server:
         """One operation, by API."""
         return (await self.api.get(f"/api/admin/operations/{operation_id}")).json()
 
-    async def until_operation_ends(self, operation_id: int, within_s: float = 60) -> dict[str, Any]:
+    async def until_operation_ends(
+        self, operation_id: int, within_s: float = 60, every_s: float = 0.05
+    ) -> dict[str, Any]:
         """Waits until an operation has ended."""
 
         async def ended() -> dict[str, Any] | None:
@@ -184,7 +186,7 @@ class Server:
             assert operation["status"] not in {"queued", "running"}, operation["status"]
             return operation
 
-        return await until(ended, within_s=within_s, what="the operation ends")
+        return await until(ended, within_s=within_s, every_s=every_s, what="the operation ends")
 
 
 async def gather_all(*awaitables: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from backend.provisioning.local_vms import LocalVms
 from backend.provisioning.providers import ProviderVm
 from backend.provisioning.providers.local import LocalProvider
 from backend.provisioning.runner import PLAN, TerraformCancelled, TerraformFailed, TerraformRunner
+from backend.provisioning.state_files import read_own_state
 from backend.settings import load_settings
 
 POOL = types.SimpleNamespace(startup_script=None, cleaning_script=None, repository=None)
@@ -58,6 +59,74 @@ async def test_plans_say_what_would_happen_and_the_guard_reads_them(runner) -> N
     await runner.count_as_whole("b")
     assert await plan_for(runner, "a", "b", "c") == {"c": "create"}
     assert check_plan(runner.shown, destroying=[], living=["a", "b", "c"]).is_allowed
+
+
+@pytest.fixture
+def inits(runner, monkeypatch) -> list[str]:
+    """The commands that Terraform was run with, of those that install providers."""
+    asked: list[str] = []
+    run_once = TerraformRunner._run_once
+
+    async def noting(self, command: str, *arguments: str, **options) -> None:
+        if command == "init":
+            asked.append(command)
+        await run_once(self, command, *arguments, **options)
+
+    monkeypatch.setattr(TerraformRunner, "_run_once", noting)
+    return asked
+
+
+async def test_a_directory_is_made_ready_once_for_as_long_as_all_is_as_it_was(runner, inits) -> None:
+    for _ in range(3):
+        await runner.init()
+    assert len(inits) == 1
+    assert await plan_for(runner, "a") == {"a": "create"}
+
+
+async def test_whatever_init_depends_on_has_it_done_anew(runner, inits, tmp_path) -> None:
+    runner.module = Path(shutil.copytree(runner.module, tmp_path / "module"))
+    await runner.init()
+    changes = {
+        "the module": lambda: (runner.module / "main.tf").open("a").write("# later\n"),
+        "its copy": lambda: (runner.directory / "main.tf").write_text("# by hand\n"),
+        "an override": lambda: (runner.directory / "by_hand_override.tf").write_text("locals {}\n"),
+        "the environment": lambda: setattr(runner, "environment", {"TF_PLUGIN_CACHE_DIR": str(tmp_path)}),
+        "what was installed": lambda: shutil.rmtree(runner.directory / ".terraform"),
+    }
+    for number, (what, change) in enumerate(changes.items(), start=2):
+        change()
+        await runner.init()
+        assert len(inits) == number, what
+    assert (runner.directory / "main.tf").read_text() == (runner.module / "main.tf").read_text()
+    gone = runner.directory / ".terraform/providers/registry.terraform.io/hashicorp/aws/5.100.0/linux_amd64"
+    gone.parent.mkdir(parents=True)
+    gone.symlink_to(tmp_path / "emptied")
+    await runner.init()
+    assert len(inits) == len(changes) + 2
+
+
+async def test_after_a_failure_a_directory_is_made_ready_anew(runner, inits) -> None:
+    await runner.init()
+    with pytest.raises(TerraformFailed):
+        await plan_for(runner, "Not_A_Name")
+    await runner.init()
+    assert len(inits) == 2
+
+
+async def test_a_state_that_is_kept_elsewhere_or_unknown_to_us_is_asked_of_terraform(runner) -> None:
+    await runner.init()
+    state, noted = runner.directory / "terraform.tfstate", runner.directory / ".terraform/terraform.tfstate"
+    assert read_own_state(runner.directory) == {}
+    state.write_text('{"version": 4, "resources": []}')
+    assert read_own_state(runner.directory) == {"version": 4, "resources": []}
+    for backend, is_here in (("null", True), ('{"type": "local"}', True), ('{"type": "s3"}', False)):
+        noted.write_text(f'{{"version": 3, "backend": {backend}}}')
+        assert (read_own_state(runner.directory) is not None) is is_here
+    noted.unlink()
+    state.write_text('{"version": 5}')
+    assert read_own_state(runner.directory) is None
+    with pytest.raises(TerraformFailed, match="state pull"):
+        await runner.list_vms()
 
 
 async def test_an_error_is_told_in_terraforms_own_words_and_a_cancel_as_one(runner) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.errors import LabLinkError
-from backend.provisioning.aws.clients import call_when_refused
+from backend.provisioning.aws.clients import call_when_refused, make_client
 from backend.provisioning.aws.failures import find_failure
 
 ATTEMPTS = 4
@@ -130,12 +129,11 @@ class Ec2:
         return "Name" in tags and all(tags.get(name) == value for name, value in self._tags.items())
 
     def _client(self, attempts: int = ATTEMPTS) -> Any:
-        """Kept, since making one takes a second; clients may be shared by threads, sessions may not."""
+        """Kept, since making one takes a while; threads may share it."""
         if attempts not in self._clients:
             retries = {"mode": "standard", "total_max_attempts": attempts}
             config = Config(connect_timeout=5, read_timeout=20, retries=retries)
-            session = boto3.session.Session(region_name=self._region)
-            made = session.client("ec2", endpoint_url=self._endpoint_url, config=config)
+            made = make_client("ec2", self._region, endpoint_url=self._endpoint_url, config=config)
             call_when_refused(made, self._clients.clear)
             self._clients[attempts] = made
             return made

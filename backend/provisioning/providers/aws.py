@@ -21,7 +21,7 @@ from backend.provisioning.boot import Boot, render_user_data
 from backend.provisioning.providers import Backend, Inputs, Place, ProviderVm
 from backend.provisioning.providers.aws_facts import AwsFacts
 from backend.provisioning.providers.facts import Facts
-from backend.provisioning.runner import write_private
+from backend.provisioning.runner import LESS_COLLECTING, write_private
 from backend.resources import terraform_dir
 from backend.services.views import PoolView
 from backend.settings import Settings
@@ -78,7 +78,7 @@ class AwsProvider:
     @property
     def environment(self) -> Mapping[str, str]:
         """Credentials, and where to find AWS and Terraform's AWS provider."""
-        environment = {name: os.environ[name] for name in _CREDENTIALS if name in os.environ}
+        environment = LESS_COLLECTING | {name: os.environ[name] for name in _CREDENTIALS if name in os.environ}
         environment["AWS_REGION"] = self._region
         if self._aws.endpoint_url:
             environment["AWS_ENDPOINT_URL"] = self._aws.endpoint_url
