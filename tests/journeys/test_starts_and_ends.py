@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.harness.processes import find_postmaster, list_processes
+from tests.harness.processes import list_processes
 from tests.harness.server import COMMAND, Server
 from tests.harness.waiting import until
 
@@ -34,7 +34,7 @@ async def test_a_start_told_to_end_at_any_moment_leaves_nothing_and_can_be_begun
     imported = Server(command.home, verb="demo", is_first=True)
     moments: dict[str, Callable[[], object]] = {
         "the database is made": lambda: find_process(imported, "initdb"),
-        "Postgres runs": lambda: (command.home / "postgres" / "postmaster.pid").exists(),
+        "Postgres runs": (command.home / "postgres" / "postmaster.pid").exists,
         "it has almost begun": lambda: "listening" in imported.log.read_text(),
     }
     for moment, reached in moments.items():
