@@ -11,6 +11,7 @@ import pytest
 from backend.services.actor import Actor
 from backend.services.operations import request_cancel
 from backend.services.vms import request_repair
+from tests.conftest import MakeServer
 from tests.harness.pools import database_of
 from tests.harness.processes import is_told_to_stop, list_processes
 from tests.harness.server import Server
@@ -24,7 +25,7 @@ SETTLED = ("available", "in-use", "failed")
 @pytest.fixture(scope="module")
 async def slow_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     """One that makes its machines one after the other; every test leaves it empty."""
-    server = Server(tmp_path_factory.mktemp("slow") / "home", SLOWLY)
+    server = MakeServer(tmp_path_factory.mktemp("slow") / "home", SLOWLY)
     await server.start()
     yield server
     await server.close()
@@ -65,7 +66,7 @@ async def test_killing_the_server_in_a_launch_loses_nothing(slow_server: Server,
     boot = (await server.list_vms())[seat]["boot_id"]
     for moment, count in launches.items():
         operation_id, names = await server.launch(count)
-        await until(partial(moment, server, operation_id, names), every_s=0.05, what=moment.__name__)
+        await until(partial(moment, server, operation_id, names), within_s=60, every_s=0.05, what=moment.__name__)
         server.kill()
         await server.start()
         vms = await server.until_status(names, *SETTLED)
@@ -80,7 +81,7 @@ async def test_killing_the_server_in_a_launch_loses_nothing(slow_server: Server,
 async def test_killing_terraform_in_a_launch_fails_cleanly_and_a_later_launch_goes_through(slow_server: Server) -> None:
     server = slow_server
     operation_id, names = await server.launch(5)
-    await until(lambda: server.count_begun() >= 2, every_s=0.01)
+    await until(lambda: server.count_begun() >= 2, within_s=60, every_s=0.01)
     for process in await until(lambda: list_processes(server.home, "terraform"), every_s=0.01):
         process.kill()
     ended = await server.until_operation_ends(operation_id)
@@ -122,7 +123,7 @@ async def test_cancelling_a_launch_half_way_keeps_what_was_made(slow_server: Ser
     server = slow_server
     async with database_of(server) as db:
         operation_id, names = await server.launch(5)
-        await until(lambda: server.count_begun() >= 2, every_s=0.01)
+        await until(lambda: server.count_begun() >= 2, within_s=60, every_s=0.01)
         # Held, so that it cannot be done before it is told to stop.
         terraform = list_processes(server.home, "terraform")
         for process in terraform:
@@ -162,6 +163,6 @@ async def destroy_all(server: Server) -> None:
     async def is_empty() -> bool:
         return not await server.list_vms()
 
-    await until(is_empty, within_s=40, what="everything is destroyed")
+    await until(is_empty, within_s=60, what="everything is destroyed")
     assert server.vms.list_running() == {}
     assert server.vms.list_existing() == []

@@ -207,7 +207,7 @@ async def test_a_worker_that_is_stopped_takes_terraform_with_it_and_the_state_is
     await ensure_pool(world.db, "lab", PoolSpec(max=20), actor=ADMIN)
     operation = await request_launch(world.db, "lab", 5, actor=ADMIN)
     work = asyncio.create_task(world.worker.run_operation(operation.id))
-    await world.begins("lab-002")
+    await until(lambda: len(world.vms.list_existing()) >= 2, every_s=0.01)
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await work
