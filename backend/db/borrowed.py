@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -46,24 +47,31 @@ def together_in(home: Path, url: str) -> Iterator[None]:
         Conflict: a server of another database uses it, or one with a Postgres in it.
     """
     with (home / "server.lock").open("a+", encoding="ascii") as file:
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            file.write(_name_of(url))
-            file.flush()
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            file.seek(0)
-            is_ours = file.read() == _name_of(url)
-        except BlockingIOError:
-            is_ours = False
-        if not is_ours:
+        if not _enter(home, file, _name_of(url)):
             raise Conflict(
                 f"A LabLink server of another database (LABLINK_DATABASE_URL) uses the data directory {home}. Stop it, "
                 "or set LABLINK_HOME to another one.",
                 code="in_use",
             )
         yield
+
+
+def _enter(home: Path, file: TextIO, name: str) -> bool:
+    """Shares the lock with those who gave the same name, the first of whom writes it down; says whether it could."""
+    # One at a time: else whoever writes it down would seem to be somebody else to those who start at the same moment.
+    with (home / "server-entry.lock").open("a") as entry:
+        fcntl.flock(entry, fcntl.LOCK_EX)
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(name)
+            file.flush()
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        file.seek(0)
+        return file.read() == name
 
 
 def _name_of(url: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from backend.db.engine import Database
@@ -64,9 +66,11 @@ async def _check_states(db: Database, providers: Mapping[str, Provider]) -> None
 def _id_of(home: Path) -> str:
     """A name for the data directory, made once: paths and hosts do not tell two apart, or one from itself."""
     path = home / _FILE
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+    if not path.exists():
+        # There it is at once whole: whoever starts at the same moment must not read an empty name.
+        with tempfile.NamedTemporaryFile("w", dir=home, prefix=_FILE, encoding="ascii") as file:
             file.write(str(uuid.uuid4()))
-    except FileExistsError:
-        pass
+            file.flush()
+            with suppress(FileExistsError):
+                os.link(file.name, path)
     return path.read_text(encoding="ascii")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -26,3 +28,22 @@ def test_only_servers_of_one_database_share_a_data_directory(tmp_path: Path) -> 
     with alone_in(tmp_path), pytest.raises(Conflict), together_in(tmp_path, HERE):
         pass
     assert "secret" not in (tmp_path / "server.lock").read_text()
+
+
+def test_servers_of_one_database_that_start_together_all_come_in(tmp_path: Path) -> None:
+    count = 8
+    together = Barrier(count)
+
+    def start_again_and_again() -> None:
+        try:
+            for _ in range(20):
+                together.wait()
+                with together_in(tmp_path, HERE):
+                    together.wait()
+        except Conflict:
+            together.abort()
+            raise
+
+    with ThreadPoolExecutor(count) as servers:
+        starts = [servers.submit(start_again_and_again) for _ in range(count)]
+    assert [start.exception() for start in starts] == [None] * count

@@ -30,6 +30,16 @@ class Visitor:
         await self.page.wait_for_url(f"{self.server.url}/admin")
         return self
 
+    async def forget(self) -> Visitor:
+        """Makes this somebody who was never here, but for our files: to read them anew is most of a first visit."""
+        await self.page.goto(self.server.url + "/healthz")
+        await self.page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        await self.page.goto("about:blank")
+        await self.context.clear_cookies()
+        await self.page.emulate_media()
+        self.errors.clear()
+        return self
+
     async def sees_status(self, testid: str, *statuses: str, within_s: float = 30) -> None:
         """Waits until an element carries one of these states."""
         selector = ", ".join(f'[data-testid="{testid}"][data-status="{status}"]' for status in statuses)

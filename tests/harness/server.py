@@ -43,6 +43,7 @@ class Server:
     """Starts, stops and kills one server; its data outlives it until ``close``.
 
     ``program``: what runs it, the command itself or that as another user; by default a process that has imported it.
+    ``is_first``: on an empty directory, whose database is yet to be made.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Server:
         database_url: str | None = None,
         environment: dict[str, str] | None = None,
         program: Sequence[str] = (),
+        is_first: bool = False,
     ) -> None:
         self.home, self.port, self._verb = home, free_port(), verb
         self._settings = (*FAST, *settings)
         self._database_url = database_url
         self._environment = environment or {}
-        self._program = program
+        self._program, self._is_first = program, is_first
         self.process: subprocess.Popen[bytes] | warm_start.Forked | None = None
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home.parent / f"{home.name}.log"
@@ -91,7 +93,7 @@ class Server:
             environment["LABLINK_DATABASE_URL"] = self._database_url
         arguments = [self._verb, f"server.port={self.port}", *self._settings]
         if not self._program:
-            if not self._database_url:
+            if not (self._database_url or self._is_first):
                 prepared.prepare(self.home)
             self.process = warm_start.start(arguments, environment, self.log)
             return
@@ -145,6 +147,10 @@ class Server:
             embedded = EmbeddedPostgres(self.home)
             await embedded.start()
             await embedded.stop()
+
+    def count_begun(self) -> int:
+        """How many machines were ever begun here: cheap to ask again and again, unlike what runs."""
+        return sum((machine / "agent.log").exists() for machine in (self.home / "vms").glob("[!.]*"))
 
     async def list_vms(self) -> dict[str, dict[str, Any]]:
         """All VMs by hostname, by API."""

@@ -120,8 +120,12 @@ class Lab:
             each.spawn()
         for server in (*self.servers.values(), self.balancer):
             await server.ready()
+        await until(self._works_on_jobs, within_s=60, what="the worker works on jobs")
         for name in self.servers:
             await self.is_served_by(name)
+
+    def _works_on_jobs(self) -> bool:
+        return "working on jobs" in self.worker.log.read_text()
 
     async def close(self) -> None:
         """Ends all that was ever started."""

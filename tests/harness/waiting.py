@@ -10,17 +10,22 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Asking costs those who are asked as well: what is long in coming is asked for at a tenth of the time waited for it.
+OFTEN_S, SELDOM_S, SHARE = 0.05, 0.3, 0.1
+
 
 async def until(
-    fact: Callable[[], T | Awaitable[T]], *, within_s: float = 20, every_s: float = 0.05, what: str = ""
+    fact: Callable[[], T | Awaitable[T]], *, within_s: float = 20, every_s: float | None = None, what: str = ""
 ) -> T:
     """Returns what ``fact`` returns once it is truthy; an exception in it counts as "not yet".
+
+    ``every_s``: how often to look, where a moment must not be missed.
 
     Raises:
         AssertionError: it was not within the deadline; says what was last seen.
     """
-    end, last = time.monotonic() + within_s, None
-    while time.monotonic() < end:
+    began, last = time.monotonic(), None
+    while (waited := time.monotonic() - began) < within_s:
         try:
             last = fact()
             if inspect.isawaitable(last):
@@ -29,5 +34,5 @@ async def until(
                 return last
         except Exception as exc:
             last = exc
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(every_s or min(max(OFTEN_S, SHARE * waited), SELDOM_S))
     raise AssertionError(f"not within {within_s} s: {what or fact}; last seen: {last!r}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, expect
 from sqlalchemy import text
@@ -22,6 +24,30 @@ from tests.harness.workshops import workshop
 ADMIN = Actor.admin("test")
 
 
+@pytest.fixture(scope="module")
+async def known(shared_server: Server, chromium: Browser) -> AsyncIterator[list[Visitor]]:
+    """An admin who is signed in, and two people."""
+    visitors = [await visit(chromium, shared_server) for _ in range(3)]
+    await visitors[0].sign_in()
+    yield visitors
+    for each in visitors:
+        await each.context.close()
+
+
+@pytest.fixture
+async def admin(known: list[Visitor]) -> Visitor:
+    """The admin, at an empty page."""
+    await known[0].page.goto("about:blank")
+    known[0].errors.clear()
+    return known[0]
+
+
+@pytest.fixture
+async def people(known: list[Visitor]) -> list[Visitor]:
+    """Two people who were never here."""
+    return await gather_all(*(each.forget() for each in known[1:]))
+
+
 async def claim(person: Visitor, path: str, email: str = "") -> None:
     """Claims with the keyboard alone."""
     await person.go(path)
@@ -35,32 +61,30 @@ async def claim(person: Visitor, path: str, email: str = "") -> None:
     await person.page.wait_for_function("window.did_handshake")
 
 
-async def check_axe(*people: Visitor) -> None:
-    """No violations; in the dark, colours alone are looked at again."""
+async def check_axe(person: Visitor) -> None:
+    """No violations; in the dark, colours alone are looked at again. Here for what tests/pages/states.py lacks."""
     # Quasar's own bar flits over a page that has just loaded.
     context = {"exclude": [["#q-loading-bar"]]}
-    for person in people:
-        for scheme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
-            await person.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            found = await Axe().run(person.page, context=context, options=options)
-            assert found.violations_count == 0, found.generate_report()
+    for scheme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+        await person.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        found = await Axe().run(person.page, context=context, options=options)
+        assert found.violations_count == 0, found.generate_report()
 
 
 async def test_code_claim_key_shown_once_another_browser_by_key_and_signed_out_again(
-    shared_server: Server, browser: Browser
+    shared_server: Server, people: list[Visitor]
 ) -> None:
+    ada, eve = people
     async with workshop(shared_server, 1) as (pool, _):
         async with database_of(shared_server) as db:
             await set_access(db, pool, Access.CODE, actor=ADMIN)
             code = (await rotate_code(db, pool, CodeLimits(), actor=ADMIN)).code
-        ada, eve = await gather_all(visit(browser, shared_server), visit(browser, shared_server))
         await ada.go("/")
         await ada.page.get_by_test_id("join-code").fill(f" {code.lower().replace('-', '')} ")
         await ada.page.get_by_test_id("join-submit").press("Enter")
         await ada.page.wait_for_url(f"**/join/{pool}?code={code}")
         await ada.page.wait_for_function("window.did_handshake")
         await expect(ada.page.get_by_test_id("claim-code")).to_have_value(code)
-        await check_axe(ada)
         await ada.page.get_by_test_id("claim-email").fill("ada@lab.org")
         await ada.page.get_by_test_id("claim-submit").press("Enter")
         await ada.page.wait_for_url("**/seat")
@@ -68,7 +92,6 @@ async def test_code_claim_key_shown_once_another_browser_by_key_and_signed_out_a
         shown = ada.page.get_by_test_id("seat-key")
         key = await shown.inner_text()
         assert len(key) == 19
-        await check_axe(ada)
         await ada.go("/seat")
         await expect(ada.page.get_by_test_id("seat-new-key")).to_be_visible()
         await expect(shown).to_have_count(0)
@@ -76,7 +99,6 @@ async def test_code_claim_key_shown_once_another_browser_by_key_and_signed_out_a
         # Who knows the e-mail and even the code gets neither this seat nor a second one, and learns nothing of it.
         await claim_in_vain(eve, f"/join/{pool}?code={code}", "ada@lab.org", "already has a seat", pool)
         await eve.go("/seat")
-        await check_axe(eve)
         await eve.page.get_by_test_id("seat-key-field").fill("0000-0000-0000-0000")
         await eve.page.get_by_test_id("seat-key-submit").click()
         await expect(eve.page.get_by_test_id("seat-key-error")).to_contain_text("opens no seat")
@@ -107,9 +129,9 @@ async def claim_in_vain(person: Visitor, path: str, email: str, said: str, secre
     assert f"{secret}-0" not in await error.inner_text()
 
 
-async def test_a_page_left_open_after_a_sign_out_can_do_nothing(shared_server: Server, browser: Browser) -> None:
+async def test_a_page_left_open_after_a_sign_out_can_do_nothing(shared_server: Server, people: list[Visitor]) -> None:
+    ada, _ = people
     async with workshop(shared_server, 2) as (pool, _):
-        ada = await visit(browser, shared_server)
         await claim(ada, f"/join/{pool}", "ada@lab.org")
         await ada.sees_status("seat-status", "active")
         # The page never learns of it: its way away is barred, as it would be for a page held on purpose.
@@ -125,11 +147,10 @@ async def test_a_page_left_open_after_a_sign_out_can_do_nothing(shared_server: S
 
 
 async def test_roster_uploaded_with_bad_lines_then_a_personal_link_to_a_seat(
-    shared_server: Server, browser: Browser
+    shared_server: Server, admin: Visitor, people: list[Visitor]
 ) -> None:
+    ada, phone = people
     async with workshop(shared_server, 2) as (pool, _):
-        admin, ada, phone = await gather_all(*(visit(browser, shared_server) for _ in range(3)))
-        await admin.sign_in()
         await admin.go(f"/admin/pools/{pool}")
         await admin.page.get_by_test_id("pool-access").select_option("roster")
         await admin.page.get_by_test_id("pool-access-save").click()
@@ -153,7 +174,6 @@ async def test_roster_uploaded_with_bad_lines_then_a_personal_link_to_a_seat(
         path = link.removeprefix(shared_server.url)
         await ada.go(path)
         await expect(ada.page.get_by_test_id("claim-email")).to_have_value("ada@lab.org")
-        await check_axe(ada)
         await claim(ada, path)
         await ada.sees_status("seat-status", "active")
         hostname = await ada.page.get_by_test_id("seat-hostname").inner_text()
@@ -166,16 +186,16 @@ async def test_roster_uploaded_with_bad_lines_then_a_personal_link_to_a_seat(
         await expect(links).not_to_contain_text(link)
         await ada.go(path)
         await ada.page.wait_for_url("**/seat")
-        stranger = await visit(browser, shared_server)
+        stranger = await phone.forget()
         await stranger.go(path)
         await expect(stranger.page.get_by_text("not valid, or not any more")).to_be_visible()
 
 
 async def test_from_the_line_to_a_seat_that_warns_before_its_end_and_stays_by_one_click(
-    shared_server: Server, browser: Browser
+    shared_server: Server, people: list[Visitor]
 ) -> None:
+    ada, bob = people
     async with workshop(shared_server, 1, claim_duration_s=3_600) as (pool, _):
-        ada, bob = await gather_all(visit(browser, shared_server), visit(browser, shared_server))
         await claim(ada, f"/join/{pool}", "ada@lab.org")
         await ada.sees_status("seat-status", "active")
         await claim(bob, f"/join/{pool}", "bob@lab.org")
@@ -205,10 +225,10 @@ async def test_from_the_line_to_a_seat_that_warns_before_its_end_and_stays_by_on
 
 
 async def test_a_seat_moves_to_another_machine_and_an_admin_makes_a_new_key(
-    shared_server: Server, browser: Browser
+    shared_server: Server, admin: Visitor, people: list[Visitor]
 ) -> None:
+    ada, other = people
     async with workshop(shared_server, 2) as (pool, agents):
-        ada, admin, other = await gather_all(*(visit(browser, shared_server) for _ in range(3)))
         await claim(ada, f"/join/{pool}", "ada@lab.org")
         await ada.sees_status("seat-status", "active")
         key = await ada.page.get_by_test_id("seat-key").inner_text()
@@ -225,7 +245,6 @@ async def test_a_seat_moves_to_another_machine_and_an_admin_makes_a_new_key(
         await expect(hostname).not_to_have_text(before)
         await ada.sees_status("seat-status", "active")
         await expect(unwell).to_be_hidden()
-        await admin.sign_in()
         await admin.go(f"/admin/instances/{await hostname.inner_text()}")
         await admin.page.get_by_test_id("vm-new-key").click()
         await admin.page.get_by_test_id("confirm-submit").click()
@@ -244,11 +263,11 @@ async def test_a_seat_moves_to_another_machine_and_an_admin_makes_a_new_key(
 
 
 async def test_the_screen_shows_the_way_in_and_what_is_left_and_follows_the_code(
-    shared_server: Server, browser: Browser
+    shared_server: Server, admin: Visitor, people: list[Visitor]
 ) -> None:
+    watcher, ada = people
+    await watcher.context.add_cookies(await admin.context.cookies())
     async with workshop(shared_server, 2) as (pool, _):
-        admin, watcher, ada = await gather_all(*(visit(browser, shared_server) for _ in range(3)))
-        await gather_all(admin.sign_in(), watcher.sign_in())
         await watcher.go(f"/admin/pools/{pool}/screen")
         await expect(watcher.page.get_by_test_id("screen-link")).to_have_text(
             f"127.0.0.1:{shared_server.port}/join/{pool}"
@@ -272,5 +291,4 @@ async def test_the_screen_shows_the_way_in_and_what_is_left_and_follows_the_code
         await admin.page.get_by_test_id("confirm-submit").click()
         await expect(shown).not_to_have_text(first)
         await expect(watcher.page.get_by_test_id("screen-code")).to_have_text(await shown.inner_text())
-        await check_axe(watcher, admin)
         assert [admin.errors, watcher.errors] == [[], []]

@@ -27,7 +27,7 @@ async def test_a_gpu_that_breaks_as_nvml_tells_of_it_is_off_the_offer_and_mended
 
 
 async def test_a_crowd_at_every_door_gets_each_seat_once_and_in_order() -> None:
-    small = functools.partial(play_storm, people=60, machines=40)
+    small = functools.partial(play_storm, people=45, machines=30)
     await play_round(Scenario("storm", 1, "a small crowd", small), SEED, 1)
 
 

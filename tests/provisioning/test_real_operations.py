@@ -18,7 +18,6 @@ from backend.services.operations import get_operation, request_launch
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.services.runs import list_living
 from backend.states import OperationStatus
-from tests.harness.waiting import until
 from tests.provisioning.world import World
 from tests.services.worlds import ADMIN
 
@@ -100,7 +99,7 @@ async def test_a_launch_that_follows_a_half_made_machine_goes_through_and_makes_
     world.hold("lab-002")
 
     async def fail_it() -> None:
-        await until(lambda: "lab-002" in world.vms.list_running(), every_s=0.01)
+        await world.begins("lab-002")
         await world.fail("lab-002")
 
     failed = await world.launch(2, meanwhile=fail_it)
@@ -123,7 +122,7 @@ async def test_a_destroy_clears_half_made_machines_away_instead_of_making_them(w
     world.hold("lab-002")
 
     async def fail_it() -> None:
-        await until(lambda: "lab-002" in world.vms.list_running(), every_s=0.01)
+        await world.begins("lab-002")
         await world.fail("lab-002")
 
     await world.launch(3, meanwhile=fail_it)
@@ -166,7 +165,7 @@ async def test_a_machine_that_reports_while_its_cut_off_launch_ends_is_left_alon
         return found
 
     async def fail_it() -> None:
-        await until(lambda: "lab-001" in world.vms.list_running(), every_s=0.01)
+        await world.begins("lab-001")
         await world.fail("lab-001")
 
     monkeypatch.setattr("backend.services.runs.list_living", look_then_report)
@@ -206,22 +205,22 @@ async def test_what_belongs_to_a_pool_is_private_and_its_state_names_machines_on
 async def test_a_worker_that_is_stopped_takes_terraform_with_it_and_the_state_is_kept(world: World) -> None:
     world.worker.parallelism = 1
     await ensure_pool(world.db, "lab", PoolSpec(max=20), actor=ADMIN)
-    operation = await request_launch(world.db, "lab", 8, actor=ADMIN)
+    operation = await request_launch(world.db, "lab", 5, actor=ADMIN)
     work = asyncio.create_task(world.worker.run_operation(operation.id))
-    await until(lambda: len(world.vms.list_running()) >= 2, every_s=0.01)
+    await until(lambda: len(world.vms.list_existing()) >= 2, every_s=0.01)
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await work
     assert not [each for each in psutil.process_iter() if is_terraform_of(each, world.directory)]
     assert not (world.directory / "terraform.pid").exists()
     running = world.vms.list_running()
-    assert len(running) < 8
+    assert len(running) < 5
 
     # Nothing is decided yet: whoever comes next takes the operation up where it stands.
     assert (await get_operation(world.db, operation.id)).status is OperationStatus.RUNNING
     world.worker.parallelism = 0
     assert (await world.carry_out(operation.id)).status is SUCCEEDED
-    assert set(world.vms.list_running()) == {f"lab-{number:03d}" for number in range(1, 9)}
+    assert set(world.vms.list_running()) == {f"lab-{number:03d}" for number in range(1, 6)}
 
 
 def is_terraform_of(process: psutil.Process, directory: Path) -> bool:

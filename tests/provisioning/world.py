@@ -91,6 +91,10 @@ class World:
         await asyncio.gather(*works)
         return await get_operation(self.db, operation_id)
 
+    async def begins(self, hostname: str) -> None:
+        """Waits until the machine is being started."""
+        await until((self.vms.root / hostname / "agent.log").exists, every_s=0.01, what=f"{hostname} begins")
+
     def hold(self, hostname: str) -> None:
         """Terraform will not be done with this machine, though it runs, before ``fail``."""
         os.mkfifo(self.provider.broken / hostname)

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pyotp
 import pytest
-from argon2 import PasswordHasher
 
 from backend.db.engine import Database
 from backend.errors import Conflict, Forbidden, InvalidInput, LabLinkError, NotFound, Throttled, Unauthenticated
@@ -49,19 +48,20 @@ from backend.services.sign_in import (
 from backend.services.throttles import Throttle
 from backend.setting_keys import OidcSettings
 from backend.states import Role
+from tests.services.conftest import QUICK
 from tests.services.worlds import ADMIN
 
 KEYS = KeyRing([new_key()])
 PASSWORD = "correct horse battery"
 STRICT = Throttle(attempts=3, window_s=300)
 GROUPS = OidcSettings(admin_groups=["lab-admins"], operator_groups=["operators"], viewer_groups=["staff"])
+HASH = QUICK.hash(PASSWORD)
 
-
-HASH = PasswordHasher().hash(PASSWORD)
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 
 async def make_user(db: Database, name: str, role: Role = Role.ADMIN) -> int:
-    """A user with ``PASSWORD`` (hashed once for all, since that is slow on purpose); returns the id."""
+    """A user with ``PASSWORD``; returns the id."""
     async with db.transaction() as session:
         session.add(User(name=name, password_hash=HASH, role=role, created_at=db.now()))
     return (await get_user(db, name)).id

@@ -33,7 +33,7 @@ RULES = st.builds(
     last_on=st.none() | st.none() | st.dates(date(1970, 1, 1), date(2099, 1, 1)),
     skips=st.frozensets(st.dates(date(1970, 1, 1), date(2099, 1, 1)), max_size=3),
 )
-EXAMPLES = settings(max_examples=500, deadline=None, database=None, derandomize=True)
+EXAMPLES = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 NINE_TO_SIX = Recurrence("Europe/Berlin", (0, 1, 2, 3, 4), time(9), time(18), date(2026, 1, 1))
 
 

@@ -18,10 +18,12 @@ KEYS = KeyRing([new_key()])
 PASSWORD, TOKEN = "the password of the admin", "a-token-of-more-than-24-characters"
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.9"
 
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+
 
 @pytest.fixture
 def throttle() -> Throttle:
-    # Few, since each try costs a slow hash; the default is 10.
+    # Few; the default is 10.
     return Throttle(attempts=3, window_s=300)
 
 

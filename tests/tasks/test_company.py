@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from backend.keys import KeyRing, new_key
 from backend.services.operations import request_launch
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.settings import Settings, load_settings
-from backend.tasks.company import check_company, make_presence
+from backend.tasks.company import HOME_MARK, check_company, make_presence
 from backend.tasks.worker import make_providers
 from tests.services.worlds import ADMIN
 
@@ -51,6 +52,14 @@ async def test_other_keys_are_refused_and_one_in_common_is_enough(db: Database, 
         # A worker apart signs nothing.
         async with process(db, tmp_path) as worker:
             await check(db, worker, tmp_path)
+
+
+def test_processes_that_start_together_have_one_data_directory(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as processes:
+        for number in range(20):
+            settings = settings_in(tmp_path / f"home{number}")
+            names = processes.map(lambda _, at=settings: str(make_presence("", at).marks[HOME_MARK]), range(8))
+            assert len(set(names)) == 1
 
 
 async def test_another_data_directory_is_refused_once_machines_are_written_down_in_one(

@@ -108,28 +108,17 @@ def tame(case: schemathesis.Case) -> None:
         case.query["wait"] = 0
 
 
-@pytest.mark.parametrize("credential", CREDENTIALS)
-async def test_no_answer_contradicts_the_description(described_server: Server, credential: str) -> None:
-    headers = await headers_of(described_server, credential)
-    schema = schemathesis.openapi.from_dict(
-        httpx.get(f"{described_server.url}/api/openapi.json", trust_env=False).json()
-    )
-    answers: set[tuple[str, int]] = set()
-    with requests.Session() as session:
-        session.trust_env = False
-        for result in schema.get_all_operations():
-            run_one(result.ok(), described_server, session, headers, answers)
-    assert {200, 422} & {status for _, status in answers}
-    said = {status for label, status in answers if label == "GET /api/admin/instances"}
-    assert said & {200} if credential in {*TOKENS, "admin", "session"} else said <= {401, 422, 429}
-    own = {status for label, status in answers if label == "GET /api/seat"}
-    assert bool(own & {200}) == (credential in {"seat", "key"})
+@pytest.fixture(scope="module")
+def cases(described_server: Server) -> list[schemathesis.Case]:
+    """Some right and wrong requests of every operation. To think them up is most of the work: once for all who ask."""
+    description = httpx.get(f"{described_server.url}/api/openapi.json", trust_env=False).json()
+    schema = schemathesis.openapi.from_dict(description)
+    return [case for result in schema.get_all_operations() for case in think_up(result.ok())]
 
 
-def run_one(
-    operation: Any, server: Server, session: requests.Session, headers: dict[str, str], answers: set[tuple[str, int]]
-) -> None:
+def think_up(operation: Any) -> list[schemathesis.Case]:
     right, wrong = (operation.as_strategy(generation_mode=mode) for mode in GenerationMode)
+    found: list[schemathesis.Case] = []
 
     @seed(20_261_124)
     @for_each(case=st.one_of(right, wrong))
@@ -137,11 +126,30 @@ def run_one(
         max_examples=EXAMPLES, deadline=None, database=None, phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    def examples(case: schemathesis.Case) -> None:
+    def note(case: schemathesis.Case) -> None:
         tame(case)
-        response = case.call(base_url=server.url, session=session, headers=headers)
-        case.validate_response(response, checks=CHECKS)
-        answers.add((operation.label, response.status_code))
+        found.append(case)
 
-    run: Callable[[], None] = examples
+    run: Callable[[], None] = note
     run()
+    assert found, operation.label
+    return found
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
+async def test_no_answer_contradicts_the_description(
+    described_server: Server, cases: list[schemathesis.Case], credential: str
+) -> None:
+    headers = await headers_of(described_server, credential)
+    answers: set[tuple[str, int]] = set()
+    with requests.Session() as session:
+        session.trust_env = False
+        for case in cases:
+            response = case.call(base_url=described_server.url, session=session, headers=headers)
+            case.validate_response(response, checks=CHECKS)
+            answers.add((case.operation.label, response.status_code))
+    assert {200, 422} & {status for _, status in answers}
+    said = {status for label, status in answers if label == "GET /api/admin/instances"}
+    assert said & {200} if credential in {*TOKENS, "admin", "session"} else said <= {401, 422, 429}
+    own = {status for label, status in answers if label == "GET /api/seat"}
+    assert bool(own & {200}) == (credential in {"seat", "key"})
