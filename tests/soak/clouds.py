@@ -1,4 +1,4 @@
-"""Whole lives of pools and servers on a local AWS: the tests marked ``long``, minutes each, mostly waiting."""
+"""The tests marked ``long``: whole lives of pools and servers on a local AWS, and every page in each of its looks."""
 
 from __future__ import annotations
 
@@ -19,4 +19,6 @@ async def play(_: Round) -> None:
     assert await tests.wait() == 0, "a long test failed"
 
 
-CLOUDS = Scenario("clouds", 1, "the long tests: three environments, drift, and kills on a local AWS", play)
+CLOUDS = Scenario(
+    "clouds", 1, "the long tests: environments, drift and kills on a local AWS, pages in every look", play
+)
