@@ -12,11 +12,11 @@ import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from tests.soak.clouds import CLOUDS
 from tests.soak.crashes import CRASHES
 from tests.soak.fleet import FLEET
 from tests.soak.gpus import GPUS
 from tests.soak.lecture import CLASS
+from tests.soak.long_tests import LONG
 from tests.soak.memory import Memory, get_commit
 from tests.soak.mending import MENDING
 from tests.soak.rounds import ARTIFACTS, Scenario, play_round
@@ -24,7 +24,7 @@ from tests.soak.silence import SILENCE
 from tests.soak.storm import STORM
 from tests.soak.wifi import WIFI
 
-_ALL = (CRASHES, STORM, WIFI, CLOUDS, MENDING, GPUS, SILENCE, FLEET, CLASS)
+_ALL = (CRASHES, STORM, WIFI, LONG, MENDING, GPUS, SILENCE, FLEET, CLASS)
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
 PASSED, VIOLATED, UNFINISHED = 0, 1, 75
 _EPILOG = """\

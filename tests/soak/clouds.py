@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Whole lives of pools and servers on a local AWS, and what else takes long: the tests marked ``long``."""
+=======
+"""The tests marked ``long``: whole lives of pools and servers on a local AWS, and every page in each of its looks."""
+>>>>>>> pages
 
 from __future__ import annotations
 
@@ -20,5 +24,9 @@ async def play(_: Round) -> None:
 
 
 CLOUDS = Scenario(
+<<<<<<< HEAD
     "clouds", 1, "the long tests: three environments, drift and kills on a local AWS, crashes, an outage", play
+=======
+    "clouds", 1, "the long tests: environments, drift and kills on a local AWS, pages in every look", play
+>>>>>>> pages
 )

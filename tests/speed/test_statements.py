@@ -22,7 +22,7 @@ from tests.harness.pools import database_of
 from tests.harness.server import Server
 
 ADMIN = Actor.admin("test")
-FEW, MANY = 5, 50
+FEW, MANY = 5, 20
 PAGES = (
     "/admin",
     "/admin/instances",
