@@ -18,6 +18,7 @@ from backend.services.operations import get_operation, request_launch
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.services.runs import list_living
 from backend.states import OperationStatus
+from tests.harness.waiting import until
 from tests.provisioning.world import World
 from tests.services.worlds import ADMIN
 
