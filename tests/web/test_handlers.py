@@ -53,7 +53,7 @@ HANDLERS: list[Callable[..., Any]] = [
 ]
 
 
-@pytest.mark.parametrize("handler", HANDLERS, ids=str)
+@pytest.mark.parametrize("handler", HANDLERS)
 def test_it_is_the_answer_that_nicegui_gives(handler: Callable[..., Any]) -> None:
     assert handlers.expects_arguments(handler) == handlers._ask(handler)
     # And again, from memory.
