@@ -19,8 +19,9 @@ from backend.api.answers import (
 )
 from backend.api.auth import Address, Admin, TheHouse
 from backend.api.messages import CreateMessage, DestroyMessage, EnrolmentsMessage, Words
+from backend.services.destroys import request_destroy, request_destroy_pool
 from backend.services.enrolments import create_enrolments
-from backend.services.operations import get_operation, request_destroy, request_destroy_pool, request_launch
+from backend.services.operations import get_operation, request_launch
 from backend.services.views import OperationView, VmView
 from backend.services.vms import list_vms
 

@@ -14,7 +14,8 @@ from backend.api.answers import refusals
 from backend.api.auth import Admin, TheHouse
 from backend.db.engine import Database
 from backend.house import House
-from backend.services.operations import get_operation, iterate_operation_log, list_terraform_lines
+from backend.services.operation_logs import iterate_operation_log, list_terraform_lines
+from backend.services.operations import get_operation
 from backend.services.views import LogLineView, VmView
 from backend.services.vm_logs import LogCursor, iterate_vm_log
 from backend.services.vms import get_named

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 
 from sqlalchemy import func, select
@@ -12,32 +12,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.db.jobs import RUN_OPERATION, defer
 from backend.errors import Conflict, InvalidInput, NotFound
-from backend.models import Claim, Operation, OperationLog, OperationVm, Pool, Vm
+from backend.models import Operation, OperationVm, Pool, Vm
 from backend.services.actor import Actor
-from backend.services.command_queue import queue_command
-from backend.services.commands import cancel_open_commands
 from backend.services.fuses import check_fuse
-from backend.services.moves import move_claim, move_operation, move_vm, record_event
+from backend.services.moves import move_operation, move_vm, record_event
 from backend.services.pools import MAX_VMS, check_open, get_pool_row
 from backend.services.prices import PriceView, find_price
-from backend.services.sessions import list_held
-from backend.services.terminal_ends import end_terminals_of_claim
-from backend.services.views import LogLineView, OperationView, ProgressView
-from backend.services.vms import lock_vms
+from backend.services.views import OperationView, ProgressView
 from backend.states import (
     GONE_VM,
-    HOLDING_CLAIM,
     OPEN_OPERATION,
-    ClaimStatus,
-    CommandKind,
     OperationKind,
     OperationStatus,
     Origin,
     ProgressState,
     VmStatus,
 )
-
-STOP_DEADLINE_S = 60
 
 
 async def request_launch(db: Database, pool_name: str, count: int, *, actor: Actor) -> OperationView:
@@ -69,7 +59,7 @@ async def launch(session: AsyncSession, db: Database, pool: Pool, count: int, *,
     vms = [_new_vm(pool, number, at, price) for number in range(pool.next_number, pool.next_number + count)]
     pool.next_number += count
     session.add_all(vms)
-    operation = await _insert(session, db, pool, OperationKind.LAUNCH, vms, actor)
+    operation = await insert_operation(session, db, pool, OperationKind.LAUNCH, vms, actor)
     for vm in vms:
         record_event(
             session,
@@ -82,62 +72,6 @@ async def launch(session: AsyncSession, db: Database, pool: Pool, count: int, *,
             operation_id=operation.id,
         )
     return operation
-
-
-async def request_destroy(db: Database, hostnames: Collection[str], *, actor: Actor) -> list[OperationView]:
-    """Takes these VMs away: one operation per pool; joined machines are let go at once. Seats on them end.
-
-    Raises:
-        NotFound: a name is unknown.
-        Conflict: all of them are being destroyed already.
-    """
-    actor.must_operate()
-    async with db.transaction() as session:
-        vms = [vm for vm in await lock_vms(session, hostnames) if vm.status != VmStatus.DESTROYING]
-        if not vms:
-            raise Conflict("These machines are being destroyed already.", code="already_destroying")
-        operations = await destroy_locked(session, db, vms, actor)
-    return await list_operations(db, ids=[operation.id for operation in operations])
-
-
-async def destroy_free(session: AsyncSession, db: Database, pool_id: int, *, actor: Actor) -> Operation | None:
-    """Takes away what nobody needs of a pool that is closed: free machines, booting ones, failed ones without a seat.
-
-    Never one that holds a seat, is kept for a look, or is somebody's own. Whoever is just claiming one gets it.
-    """
-    held = select(Claim.id).where(Claim.vm_id == Vm.id, Claim.status.in_(HOLDING_CLAIM)).exists()
-    free = (
-        select(Vm)
-        .where(
-            Vm.pool_id == pool_id,
-            Vm.origin == Origin.TERRAFORM,
-            Vm.status.in_({VmStatus.AVAILABLE, VmStatus.BOOTING, VmStatus.FAILED}),
-            ~held,
-        )
-        .order_by(Vm.id)
-        .with_for_update(skip_locked=True)
-    )
-    vms = list(await session.scalars(free))
-    operations = await destroy_locked(session, db, vms, actor)
-    return operations[0] if operations else None
-
-
-async def request_destroy_pool(db: Database, pool_name: str, *, actor: Actor) -> tuple[list[OperationView], list[str]]:
-    """Takes every VM of a pool away; an empty pool is no error. Returns the operations and the hostnames.
-
-    Raises:
-        NotFound: no such pool.
-    """
-    actor.must_operate()
-    async with db.transaction() as session:
-        pool = await get_pool_row(session, pool_name)
-        living = (
-            select(Vm.hostname)
-            .where(Vm.pool_id == pool.id, Vm.status.not_in({*GONE_VM, VmStatus.DESTROYING}))
-            .order_by(Vm.hostname)
-        )
-        hostnames = list(await session.scalars(living))
-    return (await request_destroy(db, hostnames, actor=actor) if hostnames else []), hostnames
 
 
 async def request_rebuild(db: Database, pool_name: str, *, actor: Actor) -> OperationView:
@@ -154,7 +88,7 @@ async def request_rebuild(db: Database, pool_name: str, *, actor: Actor) -> Oper
         open_id = await session.scalar(select(Operation.id).where(Operation.pool_id == pool.id, is_open).limit(1))
         if open_id is not None:
             raise Conflict(f"Operation {open_id} in pool '{pool.name}' has to end first.", code="operation_open")
-        operation = await _insert(session, db, pool, OperationKind.REBUILD, [], actor)
+        operation = await insert_operation(session, db, pool, OperationKind.REBUILD, [], actor)
     return await get_operation(db, operation.id)
 
 
@@ -223,53 +157,6 @@ async def list_operations(
         return [_view_of(operation, pool, progress[operation.id]) for operation, pool in rows]
 
 
-async def list_operation_log(
-    db: Database, operation_id: int, *, after_id: int = 0, limit: int = 5_000
-) -> list[LogLineView]:
-    """The last ``limit`` lines after ``after_id``, oldest first."""
-    query = (
-        select(OperationLog)
-        .where(OperationLog.operation_id == operation_id, OperationLog.id > after_id)
-        .order_by(OperationLog.id.desc())
-        .limit(limit)
-    )
-    async with db.transaction() as session:
-        rows = list(await session.scalars(query))
-    return [LogLineView(row.id, row.at, row.level, "terraform", row.message) for row in reversed(rows)]
-
-
-async def iterate_operation_log(
-    db: Database, operation_id: int, *, portion: int = 1_000
-) -> AsyncIterator[list[LogLineView]]:
-    """All of an operation's log in portions, oldest first, each read by itself."""
-    last_id = 0
-    query = select(OperationLog).where(OperationLog.operation_id == operation_id).order_by(OperationLog.id)
-    while True:
-        async with db.transaction() as session:
-            rows = list(await session.scalars(query.where(OperationLog.id > last_id).limit(portion)))
-        if not rows:
-            return
-        last_id = rows[-1].id
-        yield [LogLineView(row.id, row.at, row.level, "terraform", row.message) for row in rows]
-
-
-async def list_terraform_lines(
-    db: Database, vm_id: int, hostname: str, *, after_id: int = 0, limit: int = 2_000
-) -> list[LogLineView]:
-    """What Terraform said about one VM, in all of its operations: the last ``limit`` lines after ``after_id``."""
-    query = (
-        select(OperationLog)
-        .join(OperationVm, OperationVm.operation_id == OperationLog.operation_id)
-        .where(OperationVm.vm_id == vm_id, OperationLog.id > after_id)
-        .where(OperationLog.message.contains(f'["{hostname}"]', autoescape=True))
-        .order_by(OperationLog.id.desc())
-        .limit(limit)
-    )
-    async with db.transaction() as session:
-        rows = list(await session.scalars(query))
-    return [LogLineView(row.id, row.at, row.level, "terraform", row.message) for row in reversed(rows)]
-
-
 async def give_up_unmade(
     session: AsyncSession, db: Database, operation_id: int, *, reason: str, removed: Collection[str] = ()
 ) -> None:
@@ -307,26 +194,6 @@ async def give_up_unmade(
         )
 
 
-async def destroy_locked(session: AsyncSession, db: Database, vms: Sequence[Vm], actor: Actor) -> list[Operation]:
-    """The destroying itself, as a step of a transaction that holds the VMs locked: one operation a pool."""
-    await _end_seats(session, db, vms, actor)
-    await cancel_open_commands(session, [vm.id for vm in vms], detail="the machine is being destroyed", db=db)
-    by_pool: dict[int, list[Vm]] = defaultdict(list)
-    for vm in vms:
-        vm.email = vm.crd_command = None
-        move_vm(session, vm, VmStatus.DESTROYING, actor=actor, at=db.now())
-        if vm.origin == Origin.JOINED:
-            # Not ours to delete: its agent is told to end, and its token dies with the answer.
-            queue_command(session, vm.id, CommandKind.STOP, at=db.now(), deadline_s=STOP_DEADLINE_S)
-        else:
-            by_pool[vm.pool_id].append(vm)
-    operations = []
-    for pool_id, group in sorted(by_pool.items()):
-        pool = await session.get_one(Pool, pool_id)
-        operations.append(await _insert(session, db, pool, OperationKind.DESTROY, group, actor))
-    return operations
-
-
 async def _check_room(session: AsyncSession, pool: Pool, count: int) -> None:
     most = min(MAX_VMS, pool.max)
     if not 1 <= count <= most:
@@ -352,9 +219,10 @@ def _new_vm(pool: Pool, number: int, at: object, price: PriceView | None) -> Vm:
     )
 
 
-async def _insert(
+async def insert_operation(
     session: AsyncSession, db: Database, pool: Pool, kind: OperationKind, vms: Sequence[Vm], actor: Actor
 ) -> Operation:
+    """Queues an operation on VMs that the transaction holds locked, and its job with it."""
     operation = Operation(
         pool_id=pool.id, kind=kind, status=OperationStatus.QUEUED, requested_by=actor.name, created_at=db.now()
     )
@@ -374,13 +242,6 @@ async def _insert(
     await session.flush()
     operation.job_id = await defer(session, RUN_OPERATION, lock=f"pool:{pool.id}", operation_id=operation.id)
     return operation
-
-
-async def _end_seats(session: AsyncSession, db: Database, vms: Sequence[Vm], actor: Actor) -> None:
-    for claim in await list_held(session, [vm.id for vm in vms]):
-        why = "an organiser removed the machine"
-        move_claim(session, claim, ClaimStatus.FAILED, actor=actor, at=db.now(), reason=why)
-        await end_terminals_of_claim(session, claim, actor=actor, at=db.now())
 
 
 async def _list_progress(session: AsyncSession, ids: Collection[int]) -> dict[int, list[ProgressView]]:

@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.models import Operation, OperationVm, Pool, Repair, Vm
+from backend.services.destroys import destroy_locked
 from backend.services.fuses import find_fuse
 from backend.services.healing_cases import FULL, Patient, count_room
 from backend.services.healing_limits import HealingLimits
-from backend.services.operations import destroy_locked, launch
+from backend.services.operations import launch
 from backend.services.refills import RULE as REFILL_RULE
 from backend.services.repairs import RULE, Verdict
 from backend.states import OperationKind, PoolStatus, RepairFault, RepairOutcome, VmStatus

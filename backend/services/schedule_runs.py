@@ -19,10 +19,11 @@ from backend.errors import Conflict, NotFound
 from backend.models import Claim, Operation, Pool, Schedule, ScheduleRun, Vm
 from backend.services.actor import Actor
 from backend.services.claim_times import WARNING_S
+from backend.services.destroys import destroy_free
 from backend.services.fuses import find_fuse
 from backend.services.lead_times import MOST_S, find_lead_s
 from backend.services.moves import move_claim, record_event
-from backend.services.operations import destroy_free, launch
+from backend.services.operations import launch
 from backend.services.recurrence import find_next
 from backend.services.schedules import rule_of
 from backend.states import (

@@ -6,7 +6,7 @@ from collections import deque
 from urllib.parse import quote
 
 from backend.live.changes import ChangeSet, Snapshot
-from backend.services.operations import list_terraform_lines
+from backend.services.operation_logs import list_terraform_lines
 from backend.services.views import LogLineView, VmView
 from backend.services.vm_logs import LogCursor, iterate_vm_log
 from lablink_ui.components import LogView

@@ -10,8 +10,8 @@ from fastapi.responses import RedirectResponse, Response
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.actor import Actor
 from backend.services.claims import release_vms
+from backend.services.destroys import request_destroy
 from backend.services.drains import drain_vms
-from backend.services.operations import request_destroy
 from backend.services.vms import request_reboot, request_repair
 from backend.states import VmStatus
 from lablink_ui.components import Ask, Column, Empty, LiveTable, Verb

@@ -7,7 +7,8 @@ from fastapi.responses import Response
 
 from backend.errors import NotFound
 from backend.live.changes import ChangeSet, Snapshot
-from backend.services.operations import get_operation, list_operation_log, request_cancel
+from backend.services.operation_logs import list_operation_log
+from backend.services.operations import get_operation, request_cancel
 from backend.services.views import OperationView
 from backend.states import OPEN_OPERATION, OperationStatus
 from lablink_ui.components import Column, Empty, LiveTable, LogView, Moment

@@ -18,7 +18,8 @@ from backend.provisioning.providers.aws import AwsProvider
 from backend.provisioning.state_files import STATE
 from backend.provisioning.steps import Worker
 from backend.services.aws_spec import AwsSpec
-from backend.services.operations import get_operation, list_operation_log, request_launch
+from backend.services.operation_logs import list_operation_log
+from backend.services.operations import get_operation, request_launch
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.services.views import OperationView
 from backend.services.vms import get_vm

@@ -22,7 +22,7 @@ from backend.provisioning.process import PID_FILE
 from backend.provisioning.providers import Backend
 from backend.provisioning.runner import ERRORED, StateLocked, TerraformFailed, TerraformRunner
 from backend.services.aws_spec import AwsSpec
-from backend.services.operations import list_operation_log
+from backend.services.operation_logs import list_operation_log
 from tests.aws.machines import read_user_data
 from tests.harness.agents import enrol
 from tests.harness.local_aws import AMI_PARAMETER, CREDENTIALS, REGION, LocalAws, tags_of

@@ -16,8 +16,10 @@ from backend.provisioning.planned import PlanHearer
 from backend.provisioning.providers.aws import AwsProvider
 from backend.provisioning.steps import Worker
 from backend.services.aws_spec import AwsSpec
+from backend.services.destroys import request_destroy
 from backend.services.findings import FindingView, list_findings
-from backend.services.operations import get_operation, list_operation_log, request_destroy, request_launch
+from backend.services.operation_logs import list_operation_log
+from backend.services.operations import get_operation, request_launch
 from backend.services.pools import PoolSpec, ensure_pool, get_pool
 from backend.services.views import OperationView
 from backend.services.vms import get_vm

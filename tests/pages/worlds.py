@@ -22,13 +22,14 @@ from backend.services.budgets import set_budget, watch_budgets
 from backend.services.claims import release_own_claim, request_claim
 from backend.services.commands import list_commands_for_agent, record_command_result
 from backend.services.crd_results import record_command_progress
+from backend.services.destroys import request_destroy
 from backend.services.enrolments import announce_boot, create_vm_enrolments
 from backend.services.findings import Found, list_pool_facts, record_findings
 from backend.services.healing_limits import HealingLimits
 from backend.services.healing_marks import KEPT_FOR
 from backend.services.heartbeats import HeartbeatReport, record_heartbeats
 from backend.services.lead_times import BootTimes
-from backend.services.operations import request_cancel, request_destroy, request_launch
+from backend.services.operations import request_cancel, request_launch
 from backend.services.pools import PoolSpec, ensure_pool, get_pool, set_pool_open
 from backend.services.rehearsal_need import Expected, plan
 from backend.services.rehearsal_verdict import Reason

@@ -16,14 +16,11 @@ from backend.provisioning.local_vms import LocalVms
 from backend.provisioning.providers import Inputs, ProviderVm
 from backend.provisioning.providers.local import LocalProvider
 from backend.provisioning.steps import Worker
+from backend.services.destroys import request_destroy
 from backend.services.enrolments import announce_boot, authenticate_agent
 from backend.services.heartbeats import record_heartbeats
-from backend.services.operations import (
-    get_operation,
-    list_operation_log,
-    request_destroy,
-    request_launch,
-)
+from backend.services.operation_logs import list_operation_log
+from backend.services.operations import get_operation, request_launch
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.services.views import OperationView, PoolView
 from backend.services.vms import get_vm

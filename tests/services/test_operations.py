@@ -7,14 +7,10 @@ import pytest
 from backend.db.engine import Database
 from backend.errors import Conflict, IllegalMove, InvalidInput, NotFound
 from backend.services import runs
+from backend.services.destroys import request_destroy
 from backend.services.enrolments import announce_boot, authenticate_agent, create_vm_enrolments
 from backend.services.heartbeats import record_heartbeats
-from backend.services.operations import (
-    get_operation,
-    request_cancel,
-    request_destroy,
-    request_launch,
-)
+from backend.services.operations import get_operation, request_cancel, request_launch
 from backend.services.pools import PoolSpec, ensure_pool, set_pool_open
 from backend.services.runs import LeaseLost, Progress
 from backend.services.vms import get_vm, get_vm_by_id, list_vms

@@ -15,12 +15,8 @@ from backend.live.log_buffer import LogBuffer
 from backend.models import Operation, OperationLog, Vm, VmLog
 from backend.services import retention
 from backend.services.log_text import MAX_LINE, level_of, tidy
-from backend.services.operations import (
-    iterate_operation_log,
-    list_operation_log,
-    list_terraform_lines,
-    request_launch,
-)
+from backend.services.operation_logs import iterate_operation_log, list_operation_log, list_terraform_lines
+from backend.services.operations import request_launch
 from backend.services.retention import remove_old
 from backend.services.runs import LogLine, record_log
 from backend.services.vm_logs import (

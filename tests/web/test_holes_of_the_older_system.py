@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from backend.db.engine import Database
+from backend.services.destroys import request_destroy
 from backend.services.enrolments import announce_boot, create_enrolments
-from backend.services.operations import request_destroy
 from backend.services.vm_logs import list_vm_log, record_vm_log
 from backend.services.vms import fail_overdue_vms, get_vm, request_reboot
 from tests.harness.agents import join
