@@ -14,8 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import boto3
-
+from backend.provisioning.aws.clients import make_client
 from backend.provisioning.output import VM_RESOURCE
 from backend.provisioning.planned import PlannedChange
 from backend.provisioning.providers import ProviderVm
@@ -127,8 +126,12 @@ class _Pool:
         self._hostnames += added
 
     def _run_copies(self, attributes: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
-        ec2 = boto3.session.Session(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"]).client(
-            "ec2", region_name=REGION, endpoint_url=self._endpoint_url
+        ec2 = make_client(
+            "ec2",
+            REGION,
+            endpoint_url=self._endpoint_url,
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         )
         answer = ec2.run_instances(
             ImageId=attributes["ami"],
