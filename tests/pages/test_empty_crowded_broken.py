@@ -29,6 +29,9 @@ CONSOLE = (
     "/admin/events",
 )
 PUBLIC = ("/", "/join/genomics", "/join/nowhere", "/seat", "/login")
+# Of each frame, a page with a table, one of a single thing and one with a form; all of them are looked at in the soak.
+FEW = ("/admin", "/admin/instances", "/admin/operations/3", "/admin/pools/genomics", "/join/genomics", "/seat")
+ALL = pytest.param((*CONSOLE, *PUBLIC), marks=pytest.mark.long)
 MACHINES = 500
 
 
@@ -140,9 +143,9 @@ async def test_500_machines_are_all_there_and_are_found_by_words_and_filters(bro
     await person.context.close()
 
 
-@pytest.fixture(scope="module")
-async def open_pages(chromium: Browser, furnished: Place) -> AsyncIterator[list[Page]]:
-    """Every page, each open in a tab of its own."""
+@pytest.fixture(scope="module", params=[FEW, ALL], ids=["few", "all"])
+async def open_pages(request: pytest.FixtureRequest, chromium: Browser, furnished: Place) -> AsyncIterator[list[Page]]:
+    """Pages, each open in a tab of its own."""
     person, guest = await (await visit(chromium, furnished.server)).sign_in(), await visit(chromium, furnished.server)
 
     async def open_tab(path: str) -> Page:
@@ -152,7 +155,7 @@ async def open_pages(chromium: Browser, furnished: Place) -> AsyncIterator[list[
         await expect(page.locator("[aria-busy=true]")).to_have_count(0)
         return page
 
-    yield await gather_all(*(open_tab(path) for path in (*CONSOLE, *PUBLIC)))
+    yield await gather_all(*(open_tab(path) for path in request.param))
     await person.context.close()
     await guest.context.close()
 
