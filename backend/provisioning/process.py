@@ -79,6 +79,7 @@ async def run(
             # We are being stopped. If it does not end in time, whoever comes next finds it by its pid file.
             await _ask_to_end(process)
         if process.returncode is not None:
+            _end_orphans(process.pid, process.returncode)
             (directory / PID_FILE).unlink(missing_ok=True)
 
 
@@ -119,6 +120,13 @@ async def _has_ended(process: psutil.Process, within_s: float) -> bool:
             return True
         await asyncio.sleep(LOOK_S)
     return False
+
+
+def _end_orphans(group: int, status: int) -> None:
+    """What a Terraform that was killed had begun: it must not go on making machines that nobody counts any more."""
+    if status < 0:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def _note_pid(directory: Path, pid: int) -> None:

@@ -115,7 +115,7 @@ def listen(page: Page) -> list[str]:
     return asked
 
 
-async def examine(page: Page, looks: Sequence[tuple[str, str]]) -> list[str]:
+async def examine(page: Page, looks: Sequence[tuple[str, str]] = LOOKS) -> list[str]:
     """What is wrong with the page, in each of these looks, and what is cut off at any width."""
     found = list(await page.evaluate(TWICE))
     await page.evaluate(AXE)

@@ -44,6 +44,13 @@ async def test_without_the_program_that_lowers_it_terraform_runs_all_the_same(tm
     assert await run(["/bin/sh", "-c", "exit 0"], directory=tmp_path, environment={}) == 0
 
 
+async def test_what_a_killed_terraform_had_begun_ends_with_it(tmp_path: Path) -> None:
+    script = "sleep 600 & echo $! > begun; kill -9 $$"
+    assert await run(["sh", "-c", script], directory=tmp_path, environment=ENVIRONMENT) == -signal.SIGKILL
+    begun = int((tmp_path / "begun").read_text())
+    await until(lambda: not psutil.pid_exists(begun) or psutil.Process(begun).status() == psutil.STATUS_ZOMBIE)
+
+
 async def test_a_cancel_asks_first_and_kills_after_its_grace(tmp_path: Path) -> None:
     cancel, lines = asyncio.Event(), []
     work = asyncio.create_task(
