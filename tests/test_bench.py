@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from lablink_ui.bench import run_bench
 from lablink_ui.bench.conditions import Sizes
 from lablink_ui.bench.figures import BenchFailed
 from lablink_ui.bench.loadgen import Load, Shot, drive, percentile, request
+from lablink_ui.bench.slow_link import SlowLink, time_bytes
 from tests.harness.server import LABLINK, Server
 from tests.harness.waiting import until
 
@@ -79,6 +81,12 @@ def test_an_error_answer_is_a_failure_and_slowness_is_none() -> None:
 def test_a_percentile_is_a_value_that_was_seen() -> None:
     assert [percentile(range(1, 101), percent) for percent in (0, 50, 99, 100)] == [1, 50, 99, 100]
     assert percentile([7.0], 99) == 7.0
+
+
+async def test_a_slow_link_carries_everything_and_no_faster_than_it_should() -> None:
+    make_link = functools.partial(SlowLink, bits_per_s=8_000_000, round_trip_s=0.02)
+    # To connect, to ask, and then 100 kB at a megabyte a second; clocks may differ by a millisecond.
+    assert await time_bytes(make_link, 100_000) >= 0.02 + 0.01 + 0.1 + 0.01 - 0.001
 
 
 async def test_answers_over_one_connection_do_not_wait_for_each_others_acknowledgement(shared_server: Server) -> None:
