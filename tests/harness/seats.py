@@ -61,7 +61,7 @@ class Screen:
         """From now on takes what comes."""
         self._taking.set()
 
-    async def shows(self, *words: str, within_s: float = 10) -> str:
+    async def shows(self, *words: str, within_s: float = 30) -> str:
         """Waits until all of these words were shown."""
         await until(
             lambda: all(word in self.text for word in words),
@@ -71,7 +71,7 @@ class Screen:
         )
         return self.text
 
-    async def says(self, key: str, within_s: float = 10) -> object:
+    async def says(self, key: str, within_s: float = 30) -> object:
         """Waits for a message with this key; returns its value."""
         await until(lambda: any(key in each for each in self.said), within_s=within_s, every_s=0.01, what=key)
         return next(each[key] for each in reversed(self.said) if key in each)
