@@ -16,6 +16,8 @@ LOOK_S = 1.0
 QUIET_SHARE = 0.15
 # What has gone holds memory until it is collected, a page a third of a megabyte.
 SOONEST_S, LATEST_S = 30.0, 120.0
+# With more than a thousand pages one takes seconds: where it is never quiet, so little of the time at most.
+MOST_SHARE = 0.01
 
 
 def hold_back_collections() -> None:
@@ -27,7 +29,7 @@ def hold_back_collections() -> None:
 
 async def collect_when_quiet() -> None:
     """Collects once there is a reason to, and little else to do; or when it has waited for too long. For ever."""
-    collected_at = time.monotonic()
+    collected_at, latest_s = time.monotonic(), LATEST_S
     while True:
         began_at, worked_s = time.monotonic(), time.process_time()
         await asyncio.sleep(LOOK_S)
@@ -35,6 +37,7 @@ async def collect_when_quiet() -> None:
         if gc.get_count()[2] < ROUNDS or now - collected_at < SOONEST_S:
             continue
         is_quiet = time.process_time() - worked_s < QUIET_SHARE * (now - began_at)
-        if is_quiet or now - collected_at > LATEST_S:
+        if is_quiet or now - collected_at > latest_s:
             gc.collect()
             collected_at = time.monotonic()
+            latest_s = max(LATEST_S, (collected_at - now) / MOST_SHARE)

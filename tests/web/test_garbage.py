@@ -16,7 +16,7 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = self.worked_s = self.share = 0.0
-        self.rounds, self.collected_at = garbage.ROUNDS, list[float]()
+        self.rounds, self.takes_s, self.collected_at = garbage.ROUNDS, 0.0, list[float]()
         monkeypatch.setattr(garbage, "time", SimpleNamespace(monotonic=self._look, process_time=self._work))
         monkeypatch.setattr(
             garbage, "gc", SimpleNamespace(get_count=lambda: (0, 0, self.rounds), collect=self._collect)
@@ -30,6 +30,7 @@ class Machine:
         return self.worked_s
 
     def _collect(self) -> None:
+        self.now_s += self.takes_s
         self.collected_at.append(self.now_s)
 
     async def live(self, seconds: int) -> None:
@@ -62,6 +63,16 @@ async def test_while_a_class_arrives_nothing_is_collected_and_as_soon_as_it_sits
 async def test_where_it_is_never_quiet_it_is_collected_all_the_same(machine: Machine) -> None:
     machine.share = 0.9
     await machine.live(int(2 * garbage.LATEST_S) + 10)
+    assert len(machine.collected_at) == 2
+
+
+async def test_one_that_takes_seconds_comes_the_more_rarely(machine: Machine) -> None:
+    machine.share, machine.takes_s = 0.9, 6.0
+    await machine.live(int(garbage.LATEST_S) + 2)
+    assert len(machine.collected_at) == 1
+    await machine.live(590)
+    assert len(machine.collected_at) == 1
+    await machine.live(20)
     assert len(machine.collected_at) == 2
 
 
