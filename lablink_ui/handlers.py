@@ -27,8 +27,8 @@ def expects_arguments(func: Callable[..., Any]) -> bool:
     # What says of itself that it is like another (functools.wraps) is asked anew.
     if type(plain) is not FunctionType or plain.__dict__:
         return _ask(func)
-    given = (1 if ismethod(func) else 0, len(plain.__defaults__ or ()), frozenset(plain.__kwdefaults__ or ()))
-    return _look(plain.__code__, *given)
+    defaults, named = len(plain.__defaults__ or ()), frozenset(plain.__kwdefaults__ or ())
+    return _look(plain.__code__, int(ismethod(func)), defaults, named)
 
 
 @cache

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from backend.db.engine import Database
 from backend.errors import LabLinkError, Unavailable
@@ -72,7 +73,7 @@ class HeartbeatBuffer:
                     await self._hurry.wait()
             self._filled.clear()
             self._hurry.clear()
-            batch = [self._pending.pop(vm_id) for vm_id in [*self._pending][:MAX_BATCH]]
+            batch = [self._pending.pop(vm_id) for vm_id in list(islice(self._pending, MAX_BATCH))]
             if self._pending:
                 self._filled.set()
                 self._hurry.set()

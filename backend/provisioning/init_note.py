@@ -37,10 +37,6 @@ class InitNote:
         note.parent.mkdir(exist_ok=True)
         note.write_text(self._digest(), encoding="ascii")
 
-    def forget(self) -> None:
-        """The next init is a whole one."""
-        forget_init(self.directory)
-
     def _digest(self) -> str:
         found = hashlib.sha256()
         for name, content in self._parts():

@@ -107,7 +107,7 @@ class TerraformRunner:
         about = {"options": repr(sorted(options.items())), "environment": repr(sorted(self._terraforms_own().items()))}
         note = InitNote(self.module, self.directory, self.binary, about)
         if not await asyncio.to_thread(note.holds):
-            note.forget()
+            forget_init(self.directory)
             await asyncio.to_thread(self._copy_module)
             await self._run("init", no_color=IsFlagged, input=False, **options)
             await asyncio.to_thread(note.write)

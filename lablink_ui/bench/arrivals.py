@@ -13,11 +13,10 @@ from typing import Any
 
 from lablink_ui.bench.conditions import Cores, Sizes
 from lablink_ui.bench.figures import MS, BenchFailed, Figure, Report
-from lablink_ui.bench.server import BenchServer, serve
+from lablink_ui.bench.server import LOG, BenchServer, serve
 from lablink_ui.swarm.report import JSON_NAME
 
 PATH = "click → machine"
-_LABLINK = "from lablink_ui.cli import main; raise SystemExit(main())"
 _LIMIT_IS = "the claim's own answer"
 
 
@@ -49,17 +48,26 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
 
 
 async def _swarm(server: BenchServer, sizes: Sizes) -> dict[str, Any]:
+    scenario = f"agents: {sizes.machines}\narrivals: {sizes.arrivals}\nadmin_pages: {sizes.arrivals_pages}\nstay: 5 s\n"
     directory = server.home.parent / "swarm"
     directory.mkdir()
-    scenario = directory / "scenario.yaml"
-    scenario.write_text(
-        f"agents: {sizes.machines}\narrivals: {sizes.arrivals}\nadmin_pages: {sizes.arrivals_pages}\nstay: 5 s\n",
-        encoding="utf-8",
-    )
-    command = [sys.executable, "-P", "-c", _LABLINK, "swarm", server.url]
-    command += ["--scenario", str(scenario), "--report", str(directory)]
-    secret = {"LABLINK_API_TOKEN": server.token, "LABLINK_ADMIN_PASSWORD": server.password}
-    with (directory / "output.log").open("wb") as output:
+    return await run_swarm(server.url, scenario, directory, token=server.token, password=server.password)
+
+
+async def run_swarm(
+    url: str, scenario: str, directory: Path, *, token: str, password: str, seed: int = 1
+) -> dict[str, Any]:
+    """Plays `lablink swarm` to its end; returns its report. All that it wrote stays in ``directory``.
+
+    Raises:
+        BenchFailed: it made no report; says what it said last.
+    """
+    file = directory / "scenario.yaml"
+    file.write_text(scenario, encoding="utf-8")
+    command = [str(Path(sys.executable).with_name("lablink")), "swarm", url, "--scenario", str(file)]
+    command += ["--report", str(directory), "--seed", str(seed)]
+    secret = {"LABLINK_API_TOKEN": token, "LABLINK_ADMIN_PASSWORD": password}
+    with (directory / LOG).open("wb") as output:
         swarm = await asyncio.create_subprocess_exec(
             *command, env={**os.environ, **secret}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
@@ -76,6 +84,6 @@ def _read(directory: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((directory / JSON_NAME).read_text(encoding="utf-8"))
     except OSError:
-        said = (directory / "output.log").read_text(encoding="utf-8", errors="replace")[-1_000:]
+        said = (directory / LOG).read_text(encoding="utf-8", errors="replace")[-1_000:]
         raise BenchFailed(f"the swarm made no report: {said}") from None
     return found

@@ -19,6 +19,10 @@ AXE = Axe().axe_script
 # Each size and each theme once: the two looks that differ most. Every size in every theme is for `make soak`.
 LOOKS = (("wide", "light"), ("phone", "dark"))
 ALL_LOOKS = tuple(product(SIZES, THEMES))
+Looks = Sequence[tuple[str, str]]
+every_look = pytest.mark.parametrize(
+    "looks", [LOOKS, pytest.param(ALL_LOOKS, marks=pytest.mark.long)], ids=["two-looks", "every-look"]
+)
 # Rows of one table are alike: the first ones speak for all.
 LOOK = """async (theme) => {
   document.documentElement.dataset.theme = theme;
@@ -54,43 +58,27 @@ async def people(chromium: Browser) -> AsyncIterator[dict[str, Visitor]]:
         await person.context.close()
 
 
+@every_look
 @pytest.mark.parametrize("state", chosen(FURNISHED), ids=lambda state: state.name)
 async def test_a_page_is_accessible_and_quiet_in_light_and_dark_on_wide_and_phone(
-    chromium: Browser, furnished, people: dict[str, Visitor], state: State
+    chromium: Browser, furnished, people: dict[str, Visitor], state: State, looks: Looks
 ) -> None:
-    await look_at(chromium, furnished, people, state, LOOKS)
+    await look_at(chromium, furnished, people, state, looks)
 
 
+@every_look
 @pytest.mark.parametrize("state", chosen(BARE), ids=lambda state: state.name)
 async def test_an_empty_page_is_accessible_and_quiet_too(
-    chromium: Browser, bare, people: dict[str, Visitor], state: State
+    chromium: Browser, bare, people: dict[str, Visitor], state: State, looks: Looks
 ) -> None:
-    await look_at(chromium, bare, people, state, LOOKS)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("state", chosen(FURNISHED), ids=lambda state: state.name)
-async def test_a_page_is_accessible_and_quiet_in_every_size_and_theme(
-    chromium: Browser, furnished, people: dict[str, Visitor], state: State
-) -> None:
-    await look_at(chromium, furnished, people, state, ALL_LOOKS)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("state", chosen(BARE), ids=lambda state: state.name)
-async def test_an_empty_page_is_accessible_and_quiet_in_every_size_and_theme(
-    chromium: Browser, bare, people: dict[str, Visitor], state: State
-) -> None:
-    await look_at(chromium, bare, people, state, ALL_LOOKS)
+    await look_at(chromium, bare, people, state, looks)
 
 
 def test_every_page_of_the_contract_is_looked_at() -> None:
     assert CONTRACT.keys() | STATES.keys() <= {state.name for state in chosen(FURNISHED)}
 
 
-async def look_at(
-    chromium: Browser, place, people: dict[str, Visitor], state: State, looks: Sequence[tuple[str, str]]
-) -> None:
+async def look_at(chromium: Browser, place, people: dict[str, Visitor], state: State, looks: Looks) -> None:
     whose = f"{place.server.port} {state.is_admin} {state.seat}"
     if whose not in people:
         people[whose] = await visit(chromium, place.server, viewport=SIZES["wide"], reduced_motion="reduce")
@@ -115,7 +103,7 @@ def listen(page: Page) -> list[str]:
     return asked
 
 
-async def examine(page: Page, looks: Sequence[tuple[str, str]] = LOOKS) -> list[str]:
+async def examine(page: Page, looks: Looks = LOOKS) -> list[str]:
     """What is wrong with the page, in each of these looks, and what is cut off at any width."""
     found = list(await page.evaluate(TWICE))
     await page.evaluate(AXE)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import subprocess
 import time
 from typing import Any
 
 from backend.services.claims import list_claims
-from lablink_ui.swarm.report import JSON_NAME
+from lablink_ui.bench.arrivals import run_swarm
 from tests.harness.pools import database_of
-from tests.harness.server import API_TOKEN, LABLINK, PASSWORD, Server
+from tests.harness.server import API_TOKEN, PASSWORD, Server
 from tests.harness.waiting import until
 from tests.soak.rounds import Round, Scenario
 from tests.soak.truth import list_violations
@@ -63,22 +59,8 @@ def _scenario(machines: int, people: int, within_s: int, pages: int, patience: s
 async def _swarm(game: Round, server: Server, scenario: str, name: str) -> dict[str, Any]:
     directory = game.directory / name.replace(" ", "-")
     directory.mkdir()
-    (directory / "scenario.yaml").write_text(scenario, encoding="utf-8")
-    with (game.directory / f"{directory.name}.log").open("wb") as log:
-        run = await asyncio.create_subprocess_exec(
-            str(LABLINK), "swarm", server.url, "--scenario", str(directory / "scenario.yaml"),
-            "--report", str(directory), "--seed", str(game.luck.randrange(10_000)),
-            env={**os.environ, "LABLINK_API_TOKEN": API_TOKEN, "LABLINK_ADMIN_PASSWORD": PASSWORD},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            await run.wait()
-        except BaseException:
-            run.terminate()
-            await run.wait()
-            raise
-    report: dict[str, Any] = json.loads((directory / JSON_NAME).read_text(encoding="utf-8"))
+    seed = game.luck.randrange(10_000)
+    report = await run_swarm(server.url, scenario, directory, token=API_TOKEN, password=PASSWORD, seed=seed)
     game.say(f"{name}: {_describe(report)}")
     return report
 
