@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from backend.api.errors import error_response
 
 MAX_HEAD_BYTES = 64_000
+# A connection closed over bytes still unread is reset, and the reset can overtake the answer (RFC 9112, 9.6).
+LINGER_S = 1.0
 # Besides connections: files, the database, children.
 SPARE_FILES = 1_000
 
@@ -37,11 +39,13 @@ class _LimitedProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
+    _is_ended = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
-            self._end(b"503 Service Unavailable")
+            self.transport.write(_empty_answer(b"503 Service Unavailable"))
+            self.transport.close()
             return
         self._start_deadline()
 
@@ -50,12 +54,14 @@ class _LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_ended:
+            return
         # The parser itself would collect a head without end.
         self._head_bytes += len(data)
         super().data_received(data)
         if not self._in_head:
             self._head_bytes = 0
-        elif self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        elif self._head_bytes > MAX_HEAD_BYTES:
             self._end(b"431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
@@ -92,11 +98,31 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._end(b"408 Request Timeout")
 
     def _end(self, status: bytes) -> None:
-        if self.transport.is_closing():
+        """Answers in the app's place, and reads past what is still coming for a moment."""
+        if self._is_ended or self.transport.is_closing():
             return
-        if self._in_head or not self.cycle.response_started:
-            self.transport.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        self.transport.close()
+        self._is_ended = True
+        self._stop_deadline()
+        if self._is_answering():
+            self.transport.close()
+            return
+        self.transport.write(_empty_answer(status))
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _is_answering(self) -> bool:
+        """Whether the app's own answer has begun. Where it has not, the app is told that nobody waits for it."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        if self._in_head or self.cycle.response_started:
+            return True
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return False
+
+
+def _empty_answer(status: bytes) -> bytes:
+    return b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 async def _refuse_head(scope: Scope, receive: Receive, send: Send) -> None:

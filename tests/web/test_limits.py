@@ -95,6 +95,13 @@ async def test_headers_larger_than_64_kb_are_refused(web_server, is_whole: bool)
     writer.close()
 
 
+async def test_a_refusal_arrives_before_the_connection_goes_away(web_server) -> None:
+    reader, writer = await connect(web_server)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Large: " + b"x" * 3_000_000)
+    assert (await answer_of(reader)).startswith(b"HTTP/1.1 431")
+    writer.close()
+
+
 async def test_a_long_address_is_refused(web_server) -> None:
     async with web_server.client() as client:
         assert (await client.get(f"/healthz?{'x' * 65_000}")).status_code == 431
