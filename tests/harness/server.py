@@ -94,7 +94,7 @@ class Server:
         arguments = [self._verb, f"server.port={self.port}", *self._settings]
         if not self._program:
             if not (self._database_url or self._is_first):
-                prepared.prepare(self.home)
+                prepared.prepare(self.home, PASSWORD)
             self.process = warm_start.start(arguments, environment, self.log)
             return
         with self.log.open("ab") as log:
