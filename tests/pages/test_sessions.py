@@ -66,6 +66,7 @@ async def test_signing_in_by_a_hostile_link_stays_here(visitor: Visitor) -> None
 
 async def test_signing_out_in_one_tab_sends_every_open_page_to_the_sign_in(visitor: Visitor) -> None:
     await visitor.sign_in()
+    await visitor.go("/admin")
     paths = ("/admin/instances", "/admin/operations/3", "/admin/events")
     tabs = [await visitor.context.new_page() for _ in paths]
 
