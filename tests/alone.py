@@ -2,25 +2,39 @@
 
 Those marked ``alone`` have it to themselves, since their deadlines are people's: by a lock that many share and one may
 have for itself, on two files that are there anyway. Whoever waits to be alone holds the gate, so that no further test
-begins meanwhile. Those marked ``patient`` mostly wait, for minutes: they begin first.
+begins meanwhile. Files with a test marked ``patient`` mostly wait: they are spread over the first half of a run, so that
+while one of them waits, another worker has the machine.
 """
 
 from __future__ import annotations
 
 import fcntl
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+# Other files after each patient one: about as many as pass while that one waits.
+MEANWHILE = 8
 GATE, ROOM = Path(__file__).with_name("__init__.py"), Path(__file__)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    patient = {item.path for item in items if item.get_closest_marker("patient")}
-    items.sort(key=lambda item: item.path not in patient)
+    files = list(dict.fromkeys(item.path for item in items))
+    patient = [path for path in files if path in {item.path for item in items if item.get_closest_marker("patient")}]
+    others = iter([path for path in files if path not in patient])
+    order = [path for one in patient for path in (one, *islice(others, MEANWHILE))] + list(others)
+    items.sort(key=lambda item: order.index(item.path))
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end: no collection of garbage needs to look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 # The outermost: what a test waits here is none of its own time.

@@ -47,6 +47,7 @@ def test_claims_are_printed_and_written_as_ratios_to_a_limit_of_the_same_run(
     assert list_left(tmp_path) == []
 
 
+@pytest.mark.long
 async def test_a_bench_that_is_told_to_stop_leaves_nothing_behind(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

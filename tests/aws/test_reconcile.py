@@ -113,6 +113,7 @@ def managed(state: dict) -> list[tuple[str, int]]:
     return sorted((each["type"], len(each["instances"])) for each in state["resources"] if each["mode"] == "managed")
 
 
+@pytest.mark.long
 async def test_a_state_in_a_bucket_is_rebuilt_too_and_the_broken_one_is_kept(
     db: Database, aws: LocalAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from tests.harness.processes import is_told_to_stop, list_processes
 from tests.harness.server import Server
 from tests.harness.waiting import until
 
+pytestmark = pytest.mark.patient
 ADMIN = Actor.admin("test")
 SLOWLY = "terraform.parallelism=1"
 SETTLED = ("available", "in-use", "failed")

@@ -33,7 +33,7 @@ async def postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
 
 # Longer than the longest pause between two tries to reach it; and so long that a worker counts as dead by then.
 @pytest.mark.parametrize(
-    ("outage_s", "joined", "count"), [(6, 10, 7), pytest.param(20, 30, 24, marks=pytest.mark.long)], ids=["6s", "20s"]
+    ("outage_s", "joined", "count"), [(6, 10, 5), pytest.param(20, 30, 24, marks=pytest.mark.long)], ids=["6s", "20s"]
 )
 @pytest.mark.alone
 async def test_seconds_without_postgres_lose_nothing(

@@ -25,7 +25,7 @@ WATCH = """() => {
 }"""
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [5, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.alone
 async def test_machines_launched_from_the_page_are_seen_step_by_step_on_another_within_a_second(
     start_server, browser: Browser, count: int

@@ -7,10 +7,15 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from backend.services.actor import Actor
 from backend.services.pools import get_pool, list_pools, spec_of, update_pool
 from tests.harness.pools import database_of, make_pool
 from tests.harness.server import API_TOKEN, LABLINK, Server
+
+
+pytestmark = pytest.mark.patient
 
 
 async def rehearse(server: Server, pool: str, *options: str) -> tuple[int, str]:

@@ -14,6 +14,7 @@ from tests.soak.memory import Memory
 from tests.soak.rounds import Scenario, play_round
 from tests.soak.storm import play as play_storm
 
+pytestmark = pytest.mark.patient
 SEED = 1
 
 

@@ -25,7 +25,7 @@ class Place:
     world: World | None = None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def bare(template_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     """A server where nothing happened yet."""
     url = await copy_database(template_url, "pages_bare")
@@ -35,7 +35,7 @@ async def bare(template_url: str, tmp_path_factory: pytest.TempPathFactory) -> A
     await server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def furnished(template_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     """A server of a workshop in full swing."""
     url = await copy_database(template_url, "pages_furnished")
@@ -49,7 +49,7 @@ async def furnished(template_url: str, tmp_path_factory: pytest.TempPathFactory)
     await world.db.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def admin(chromium: Browser, furnished: Place) -> AsyncIterator[Visitor]:
     """An admin at the furnished server; pages are opened one after the other in one tab."""
     person = await visit(chromium, furnished.server, reduced_motion="reduce")
