@@ -2,8 +2,8 @@
 
 Those marked ``alone`` have it to themselves, since their deadlines are people's: by a lock that many share and one may
 have for itself, on two files that are there anyway. Whoever waits to be alone holds the gate, so that no further test
-begins meanwhile. Files with a test marked ``patient`` mostly wait: they are spread over the first half of a run, so that
-while one of them waits, another worker has the machine.
+begins meanwhile. Files with a test marked ``patient`` mostly wait: they are spread over the first half of a run, so
+that while one of them waits, another worker has the machine.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from backend.services.pools import get_pool, list_pools, spec_of, update_pool
 from tests.harness.pools import database_of, make_pool
 from tests.harness.server import API_TOKEN, LABLINK, Server
 
-
 pytestmark = pytest.mark.patient
 
 
