@@ -36,7 +36,7 @@ async def server(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 @pytest.fixture
 async def admin(browser: Browser, server: Server) -> Visitor:
-    return await (await visit(browser, server, reduced_motion="reduce")).sign_in()
+    return await (await visit(browser, server, reduced_motion="reduce")).sign_in_by_form()
 
 
 async def test_the_page_says_what_it_costs_and_how_the_account_stands(admin: Visitor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.harness import forms
-from tests.harness.server import Server
+from tests.harness.server import PASSWORD, Server
 
 
 class Visitor:
@@ -29,6 +29,14 @@ class Visitor:
             await forms.sign_in(client)
             held = {cookie.name: cookie.value or "" for cookie in client.cookies.jar}
         await self.context.add_cookies([{"name": name, "value": held[name], "url": self.server.url} for name in held])
+        return self
+
+    async def sign_in_by_form(self) -> Visitor:
+        """Signs in as people do; over HTTPS alone, cookies are for browsers."""
+        await self.go("/login")
+        await self.page.get_by_test_id("login-password").fill(PASSWORD)
+        await self.page.get_by_test_id("login-submit").click()
+        await self.page.wait_for_url(f"{self.server.url}/admin")
         return self
 
     async def forget(self) -> Visitor:

@@ -32,7 +32,7 @@ async def test_machines_launched_from_the_page_are_seen_step_by_step_on_another_
 ) -> None:
     server = await start_server()
     admin, watcher, researcher = await gather_all(*(visit(browser, server) for _ in range(3)))
-    await gather_all(admin.sign_in(), watcher.sign_in())
+    await gather_all(admin.sign_in_by_form(), watcher.sign_in())
     await watcher.go("/admin/instances")
     await watcher.page.evaluate(WATCH)
     loads: list[str] = []

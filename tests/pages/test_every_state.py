@@ -16,13 +16,10 @@ from tests.pages.contract import CONTRACT, STATES, find_missing
 from tests.pages.states import BARE, FURNISHED, SIZES, THEMES, State, become, bring
 
 AXE = Axe().axe_script
-# Each size and each theme once: the two looks that differ most. Every size in every theme is for `make soak`.
+# The two looks that differ most: each state has one of them, by turns. Every size in every theme is for `make soak`.
 LOOKS = (("wide", "light"), ("phone", "dark"))
 ALL_LOOKS = tuple(product(SIZES, THEMES))
 Looks = Sequence[tuple[str, str]]
-every_look = pytest.mark.parametrize(
-    "looks", [LOOKS, pytest.param(ALL_LOOKS, marks=pytest.mark.long)], ids=["two-looks", "every-look"]
-)
 # Rows of one table are alike: the first ones speak for all.
 LOOK = """async (theme) => {
   document.documentElement.dataset.theme = theme;
@@ -49,6 +46,14 @@ def chosen(states: Sequence[State]) -> list[State]:
     return [state for state in states if not state.is_variant]
 
 
+def each_of(states: Sequence[State]) -> pytest.MarkDecorator:
+    """Every state that is no variant of another, in one look and, for the soak, in all."""
+    shown = chosen(states)
+    one = [pytest.param(state, (LOOKS[at % len(LOOKS)],), id=state.name) for at, state in enumerate(shown)]
+    whole = [pytest.param(state, ALL_LOOKS, id=f"{state.name}-every-look", marks=pytest.mark.long) for state in shown]
+    return pytest.mark.parametrize(("state", "looks"), [*one, *whole])
+
+
 @pytest.fixture(scope="module")
 async def people(chromium: Browser) -> AsyncIterator[dict[str, Visitor]]:
     """One browser for everybody who looks at a state."""
@@ -58,16 +63,14 @@ async def people(chromium: Browser) -> AsyncIterator[dict[str, Visitor]]:
         await person.context.close()
 
 
-@every_look
-@pytest.mark.parametrize("state", chosen(FURNISHED), ids=lambda state: state.name)
+@each_of(FURNISHED)
 async def test_a_page_is_accessible_and_quiet_in_light_and_dark_on_wide_and_phone(
     chromium: Browser, furnished, people: dict[str, Visitor], state: State, looks: Looks
 ) -> None:
     await look_at(chromium, furnished, people, state, looks)
 
 
-@every_look
-@pytest.mark.parametrize("state", chosen(BARE), ids=lambda state: state.name)
+@each_of(BARE)
 async def test_an_empty_page_is_accessible_and_quiet_too(
     chromium: Browser, bare, people: dict[str, Visitor], state: State, looks: Looks
 ) -> None:
