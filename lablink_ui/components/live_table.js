@@ -1,7 +1,7 @@
 // A table that owns its rows: reset once, then patched by the server. Everything a person does with it (search, filter,
 // sort, select) happens here, without a round trip.
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
-const LIMIT = 600;
+const LIMIT = 600, LONG = 100;
 
 export default {
   props: {
@@ -25,11 +25,11 @@ export default {
         @click="$emit('act', { verb: v.verb, names: able(v.verb) })">{{ v.label }} {{ able(v.verb).length || '' }}</button>
       <button v-if="selected.size" type="button" class="button small" @click="clearSelection">Clear</button>
     </div>
-    <table class="live" role="table" :class="{ picking: verbs.length }" :aria-label="label" :aria-busy="String(!loaded)">
+    <table class="live" role="table" :class="{ picking: verbs.length, long: shown.length > long }" :aria-label="label" :aria-busy="String(!loaded)">
       <thead v-if="rows.size || !loaded" role="rowgroup"><tr role="row">
         <th v-if="verbs.length" class="check" role="columnheader"><input type="checkbox" aria-label="Select all that are shown"
           :checked="allSelected" :indeterminate="selected.size > 0 && !allSelected" @change="selectAll($event.target.checked)"></th>
-        <th v-for="c in columns" :key="c.key" :class="'wide-' + (c.wide || 0)" role="columnheader" :aria-sort="sortKey === c.key ? (down ? 'descending' : 'ascending') : null" scope="col">
+        <th v-for="(c, i) in columns" :key="c.key" :class="placed[i].slice(1)" role="columnheader" :aria-sort="sortKey === c.key ? (down ? 'descending' : 'ascending') : null" scope="col">
           <button v-if="c.sortable" type="button" @click="sortBy(c.key)">{{ c.label }}<span aria-hidden="true">{{ sortKey === c.key ? (down ? '↓' : '↑') : '' }}</span></button>
           <template v-else>{{ c.label }}</template>
         </th>
@@ -72,7 +72,7 @@ export default {
   </div>`,
   data: () => ({
     rows: new Map(), seq: 0, loaded: false, query: "", filter: "", sortKey: "", down: false, selected: new Set(),
-    flashes: {}, now: window.lablink.now(), words: window.lablink, limit: LIMIT, last: null,
+    flashes: {}, now: window.lablink.now(), words: window.lablink, limit: LIMIT, long: LONG, last: null,
   }),
   created() {
     this.sortKey = this.sort;
@@ -98,7 +98,7 @@ export default {
     placed() {
       return this.columns.map((c, i) => [
         "at-" + (c.phone || (c.wide ? "nowhere" : i === 0 ? "title" : c.kind === "chip" ? "side" : c.kind === "person" ? "line" : "note")),
-        "wide-" + (c.wide || 0), { first: i === 0, wrap: c.wrap, nowrap: !c.wrap },
+        "of-" + c.kind, "wide-" + (c.wide || 0), { first: i === 0, wrap: c.wrap },
       ]);
     },
     found() {

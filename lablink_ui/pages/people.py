@@ -24,8 +24,8 @@ COLUMNS = (
     Column("user", "Name", "link"),
     Column("state", "State", "chip"),
     Column("role", "Role"),
-    Column("sessions", "Signed in", wide=True),
-    Column("seen", "Last seen", "ago", wide=True),
+    Column("sessions", "Signed in", wide=1),
+    Column("seen", "Last seen", "ago", wide=1),
 )
 ROLES: dict[str, str] = {
     Role.VIEWER: "Viewer: may look",

@@ -14,6 +14,7 @@ from backend.services.pools import set_pool_open
 from tests.harness.local_aws import CREDENTIALS
 from tests.harness.pages import Visitor, visit
 from tests.harness.server import Server, gather_all
+from tests.harness.waiting import until
 from tests.pages.conftest import Place, connect, copy_database
 from tests.pages.worlds import KIM, SETTINGS, crowd
 
@@ -140,6 +141,27 @@ async def test_500_machines_are_all_there_and_are_found_by_words_and_filters(bro
     await page.get_by_role("button", name="Show older").click()
     await expect(rows).to_have_count(400)
     assert person.errors == []
+    await person.context.close()
+
+
+async def test_of_500_machines_those_out_of_sight_are_not_drawn_and_columns_stand_under_their_headings(
+    browser: Browser, crowded: Server
+) -> None:
+    person = await (await visit(browser, crowded)).sign_in()
+    page = await person.go("/admin/instances")
+    rows = page.locator("tbody tr[data-status]")
+    await expect(rows).to_have_count(MACHINES)
+    drawn = "rows => rows.filter(row => row.cells[1].checkVisibility({ contentVisibilityAuto: true })).length"
+    await until(
+        lambda: rows.evaluate_all(f"rows => 0 < ({drawn})(rows) && ({drawn})(rows) < rows.length / 4"),
+        what="few are drawn",
+    )
+    edges = "cells => cells.map(cell => Math.round(cell.getBoundingClientRect().left))"
+    headings = await page.locator("thead th").evaluate_all(edges)
+    assert await rows.first.locator("td").evaluate_all(edges) == headings
+    # Out of sight, and yet there: a browser's own search finds it, and one can go there.
+    await rows.last.scroll_into_view_if_needed()
+    assert await rows.last.locator("td").evaluate_all(edges) == headings
     await person.context.close()
 
 
