@@ -10,7 +10,10 @@ import gc
 import time
 
 # Allocations before the young are looked through, and rounds of theirs before the middle-aged are; the old are ours.
-YOUNG, ROUNDS, NEVER = 10_000, 10, 1_000_000
+# What is alive is looked through in one go, at 0.7 us for each object: 10,000 of them hold everybody for 7 ms.
+YOUNG, ROUNDS, NEVER = 1_000, 10, 1_000_000
+# Collections of the middle-aged (a million allocations) before the old are worth a look.
+ENOUGH = 100
 LOOK_S = 1.0
 # Of one core, over ``LOOK_S``.
 QUIET_SHARE = 0.15
@@ -34,7 +37,7 @@ async def collect_when_quiet() -> None:
         began_at, worked_s = time.monotonic(), time.process_time()
         await asyncio.sleep(LOOK_S)
         now = time.monotonic()
-        if gc.get_count()[2] < ROUNDS or now - collected_at < SOONEST_S:
+        if gc.get_count()[2] < ENOUGH or now - collected_at < SOONEST_S:
             continue
         is_quiet = time.process_time() - worked_s < QUIET_SHARE * (now - began_at)
         if is_quiet or now - collected_at > latest_s:

@@ -16,7 +16,7 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = self.worked_s = self.share = 0.0
-        self.rounds, self.takes_s, self.collected_at = garbage.ROUNDS, 0.0, list[float]()
+        self.rounds, self.takes_s, self.collected_at = garbage.ENOUGH, 0.0, list[float]()
         monkeypatch.setattr(garbage, "time", SimpleNamespace(monotonic=self._look, process_time=self._work))
         monkeypatch.setattr(
             garbage, "gc", SimpleNamespace(get_count=lambda: (0, 0, self.rounds), collect=self._collect)
@@ -77,6 +77,6 @@ async def test_one_that_takes_seconds_comes_the_more_rarely(machine: Machine) ->
 
 
 async def test_where_little_was_made_there_is_nothing_to_collect(machine: Machine) -> None:
-    machine.rounds = garbage.ROUNDS - 1
+    machine.rounds = garbage.ENOUGH - 1
     await machine.live(500)
     assert machine.collected_at == []
