@@ -51,7 +51,8 @@ async def client(asked: list[str]) -> AsyncIterator[httpx.AsyncClient]:
     def answer(path: str) -> Response:
         asked.append(path)
         headers = FOR_EVER if path.startswith("file") else {}
-        return Response(FILE, media_type="text/javascript", headers=headers)
+        media_type = "font/woff2" if path.endswith(".woff2") else "text/javascript"
+        return Response(FILE, media_type=media_type, headers=headers)
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=GZIP) as client:
         yield client
@@ -63,6 +64,12 @@ async def test_a_file_that_never_changes_is_compressed_once(client: httpx.AsyncC
     assert [each.content for each in answers] == [FILE] * 3
     assert {each.headers["content-encoding"] for each in answers} == {"gzip"}
     assert int(answers[-1].headers["content-length"]) < len(FILE) / 5
+
+
+async def test_a_font_is_compressed_by_itself_and_kept_as_it_is(client: httpx.AsyncClient, asked: list[str]) -> None:
+    answers = [await client.get("/file.woff2") for _ in range(3)]
+    assert asked == ["file.woff2"]
+    assert [(each.content, "content-encoding" in each.headers) for each in answers] == [(FILE, False)] * 3
 
 
 @pytest.mark.parametrize(
