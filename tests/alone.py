@@ -24,11 +24,12 @@ GATE, ROOM = Path(__file__).with_name("__init__.py"), Path(__file__)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    files = list(dict.fromkeys(item.path for item in items))
-    patient = [path for path in files if path in {item.path for item in items if item.get_closest_marker("patient")}]
-    others = iter([path for path in files if path not in patient])
-    order = [path for one in patient for path in (one, *islice(others, MEANWHILE))] + list(others)
-    items.sort(key=lambda item: order.index(item.path))
+    waiting = {item.path for item in items if item.get_closest_marker("patient")}
+    files = dict.fromkeys(item.path for item in items)
+    others = iter([path for path in files if path not in waiting])
+    spread = [path for one in files if one in waiting for path in (one, *islice(others, MEANWHILE))]
+    place = {path: at for at, path in enumerate([*spread, *others])}
+    items.sort(key=lambda item: place[item.path])
 
 
 def pytest_collection_finish() -> None:

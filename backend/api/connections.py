@@ -103,22 +103,22 @@ class _LimitedProtocol(HttpToolsProtocol):
             return
         self._is_ended = True
         self._stop_deadline()
-        if self._is_answering():
+        if not self._take_over():
             self.transport.close()
             return
         self.transport.write(_empty_answer(status))
         self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)
 
-    def _is_answering(self) -> bool:
-        """Whether the app's own answer has begun. Where it has not, the app is told that nobody waits for it."""
+    def _take_over(self) -> bool:
+        """Tells the app that nobody waits for its answer. False where that has begun already: then it is not ours."""
         if self.cycle is None or self.cycle.response_complete:
-            return False
-        if self._in_head or self.cycle.response_started:
             return True
+        if self._in_head or self.cycle.response_started:
+            return False
         self.cycle.disconnected = True
         self.cycle.message_event.set()
-        return False
+        return True
 
 
 def _empty_answer(status: bytes) -> bytes:

@@ -64,7 +64,7 @@ async def people(chromium: Browser) -> AsyncIterator[dict[str, Visitor]]:
 
 
 @each_of(FURNISHED)
-async def test_a_page_is_accessible_and_quiet_in_light_and_dark_on_wide_and_phone(
+async def test_a_page_is_accessible_and_quiet(
     chromium: Browser, furnished, people: dict[str, Visitor], state: State, looks: Looks
 ) -> None:
     await look_at(chromium, furnished, people, state, looks)
