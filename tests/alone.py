@@ -3,7 +3,8 @@
 Those marked ``alone`` have it to themselves, since their deadlines are people's: by a lock that many share and one may
 have for itself, on two files that are there anyway. Whoever waits to be alone holds the gate, so that no further test
 begins meanwhile. Files with a test marked ``patient`` mostly wait: they are spread over the first half of a run, so
-that while one of them waits, another worker has the machine.
+that while one of them waits, another worker has the machine. After them come those with a test marked ``alone``, when
+no other test takes long: so nobody stands idle for long until it may begin.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ GATE, ROOM = Path(__file__).with_name("__init__.py"), Path(__file__)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    waiting = {item.path for item in items if item.get_closest_marker("patient")}
+    patient, alone = _files_with("patient", items), _files_with("alone", items)
     files = dict.fromkeys(item.path for item in items)
-    others = iter([path for path in files if path not in waiting])
-    spread = [path for one in files if one in waiting for path in (one, *islice(others, MEANWHILE))]
-    place = {path: at for at, path in enumerate([*spread, *others])}
+    others = iter([path for path in files if path not in patient | alone])
+    spread = [path for one in files if one in patient for path in (one, *islice(others, MEANWHILE))]
+    rest = [path for path in files if path in alone - patient]
+    place = {path: at for at, path in enumerate([*spread, *rest, *others])}
     items.sort(key=lambda item: place[item.path])
 
 
@@ -36,6 +38,10 @@ def pytest_collection_finish() -> None:
     """What is there now stays to the end: no collection of garbage needs to look at it again and again."""
     gc.collect()
     gc.freeze()
+
+
+def _files_with(mark: str, items: list[pytest.Item]) -> set[Path]:
+    return {item.path for item in items if item.get_closest_marker(mark)}
 
 
 # The outermost: what a test waits here is none of its own time.
