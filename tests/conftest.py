@@ -103,7 +103,7 @@ async def make_database(template_url: str) -> str:
 
 
 async def _is_emptied(url: str) -> bool:
-    """Empties it, unless a test has left more than rows there: somebody connected, a table of its own, a year's data."""
+    """Empties it, unless a test has left more than rows there: somebody connected, a table, a year of data."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         if (await connection.execute(LEFT)).rowcount:
             return False

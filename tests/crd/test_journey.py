@@ -267,6 +267,7 @@ async def test_a_browser_that_was_signed_out_shows_no_pin_and_takes_no_paste(
     assert await count_commands(shared_server, pool) == before
 
 
+@pytest.mark.long
 async def test_a_host_that_does_not_end_keeps_its_machine_from_being_offered_again(
     shared_server: Server, browser: Browser, machine: Machine
 ) -> None:

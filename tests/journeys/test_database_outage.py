@@ -90,6 +90,7 @@ async def test_seconds_without_postgres_lose_nothing(
     assert all(vm["unreachable_since"] is None for vm in vms.values())
 
 
+@pytest.mark.long
 async def test_the_embedded_postgres_killed_in_a_launch_is_started_again_by_the_server(
     start_server, browser: Browser
 ) -> None:

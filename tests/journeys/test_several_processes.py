@@ -177,6 +177,7 @@ async def test_killed_in_a_storm_of_claims_nobody_loses_a_seat_and_its_pages_com
     await lab.is_served_by(name)
 
 
+@pytest.mark.long
 async def test_servers_restarted_one_after_the_other_fail_no_claim_no_heartbeat_and_no_terminal(
     lab: Lab, desk: Visitor
 ) -> None:

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.harness.processes import list_processes
 from tests.harness.server import COMMAND, Server
 from tests.harness.waiting import until
@@ -24,6 +26,7 @@ async def test_a_demo_told_to_end_again_and_again_in_a_launch_ends_once_and_whol
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.long
 async def test_a_start_told_to_end_at_any_moment_leaves_nothing_and_can_be_begun_anew(tmp_path: Path) -> None:
     command = Server(tmp_path / "home", verb="demo", program=COMMAND)
     command.spawn()

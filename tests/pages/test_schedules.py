@@ -88,6 +88,7 @@ async def the_class_ends_soon(browser: Browser, server: Server) -> None:
     assert researcher.errors == []
 
 
+@pytest.mark.long
 async def test_the_fuse_opens_within_a_minute_of_the_budgets_end_and_an_admin_lifts_it(
     admin: Visitor, shared_server: Server
 ) -> None:

@@ -72,6 +72,7 @@ async def test_a_small_class_is_well_and_nothing_of_it_stays(shared_server: Serv
     await nothing_stays(shared_server)
 
 
+@pytest.mark.long
 async def test_a_swarm_that_is_told_to_stop_leaves_first(shared_server: Server, tmp_path: Path) -> None:
     await make_pool(shared_server, "swarm", max=20)
     run = await start(shared_server.url, tmp_path, ENDLESS)
