@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from playwright.async_api import Page, expect
 
@@ -21,7 +22,8 @@ Act = Callable[[Page], Awaitable[object]]
 class State:
     """One state of one page. ``seat`` names whose browser it is; ``act`` brings the page there.
 
-    A variant is made of the same parts as another state: it is looked at in pictures and left out of the tests.
+    A variant is made of the same parts as another state: it is looked at in pictures and left out of the tests. A
+    further state of a page that has one already is for the soak.
     """
 
     name: str
@@ -31,11 +33,12 @@ class State:
     act: Act | None = None
     is_full: bool = False
     is_variant: bool = False
+    is_further: bool = False
 
 
-def public(name: str, path: str, *, seat: str = "", act: Act | None = None, is_variant: bool = False) -> State:
+def public(name: str, path: str, *, seat: str = "", **more: Any) -> State:
     """A page that needs no sign-in."""
-    return State(name, path, seat, is_admin=False, act=act, is_variant=is_variant, is_full=bool(seat))
+    return State(name, path, seat, is_admin=False, is_full=bool(seat), **more)
 
 
 async def select_three(page: Page) -> None:
@@ -188,26 +191,26 @@ FURNISHED = (
     public("join-line", "/join/default", is_variant=True),
     public("join-taken", "/join/genomics", act=claim_wrongly),
     public("join-unknown", "/join/unknown", is_variant=True),
-    public("join-closed", "/join/retired"),
+    public("join-closed", "/join/retired", is_further=True),
     public("join-code", "/join/hall?code={code}"),
     public("join-code-wrong", "/join/hall", act=claim_with_a_wrong_code, is_variant=True),
     public("join-roster", "/join/class?me={me}", is_variant=True),
     public("join-roster-no-link", "/join/class", is_variant=True),
-    public("join-oidc", "/join/members"),
+    public("join-oidc", "/join/members", is_further=True),
     public("seat-none", "/seat", is_variant=True),
     public("seat-wrong-key", "/seat", act=open_wrongly, is_variant=True),
     public("seat-signed-out", "/seat?signed-out", is_variant=True),
-    public("seat-crd-new", "/seat", seat="crd-new"),
+    public("seat-crd-new", "/seat", seat="crd-new", is_further=True),
     public("seat-crd-waiting", "/seat", seat="crd-waiting", is_variant=True),
-    public("seat-crd-starting", "/seat", seat="crd-starting"),
+    public("seat-crd-starting", "/seat", seat="crd-starting", is_further=True),
     public("seat-crd-ready", "/seat", seat="crd-ready", act=show_pin),
-    public("seat-crd-failed", "/seat", seat="crd-failed"),
+    public("seat-crd-failed", "/seat", seat="crd-failed", is_further=True),
     public("seat-terminal", "/seat", seat="shell", act=make_key),
-    public("seat-asked", "/seat", seat="asked"),
+    public("seat-asked", "/seat", seat="asked", is_further=True),
     public("seat-watched", "/seat", seat="watched"),
     public("seat-waiting", "/seat", seat="waiting"),
-    public("seat-rescued", "/seat", seat="preparing"),
-    public("seat-active", "/seat", seat="active"),
+    public("seat-rescued", "/seat", seat="preparing", is_further=True),
+    public("seat-active", "/seat", seat="active", is_further=True),
     public("seat-released", "/seat", seat="released", is_variant=True),
     public("seat-failed", "/seat", seat="failed", is_variant=True),
     public("login", "/login", is_variant=True),
@@ -220,8 +223,8 @@ FURNISHED = (
     State("admin", "/admin"),
     State("launch", "/admin/create?pool=genomics", is_variant=True),
     State("launch-error", "/admin/create?pool=genomics", act=launch_too_many),
-    State("launch-problem", "/admin/create?pool=cloud", act=launch_into_a_problem, is_full=True),
-    State("admin-mend", "/admin", act=ask_to_mend),
+    State("launch-problem", "/admin/create?pool=cloud", act=launch_into_a_problem, is_full=True, is_further=True),
+    State("admin-mend", "/admin", act=ask_to_mend, is_further=True),
     State("pool-state", "/admin/pools/cloud/state", is_full=True),
     State("machines", "/admin/instances", is_variant=True),
     State("fleet", "/admin/fleet"),
@@ -234,35 +237,35 @@ FURNISHED = (
     State("machine-fresh", "/admin/instances/genomics-013", is_full=True, is_variant=True),
     State("machine-in-use", "/admin/instances/genomics-001", act=search_the_log, is_full=True),
     State("machine-long-email", "/admin/instances/genomics-004", is_variant=True),
-    State("machine-failed", "/admin/instances/vision-004", is_full=True),
+    State("machine-failed", "/admin/instances/vision-004", is_full=True, is_further=True),
     State("machine-cleaning", "/admin/instances/genomics-007", is_variant=True, is_full=True),
     State("machine-unclean", "/admin/instances/genomics-006", is_variant=True, is_full=True),
     State("machine-silent", "/admin/instances/genomics-002", is_variant=True),
     State("machine-destroyed", "/admin/instances/vision-003", is_variant=True),
     State("machine-asked", "/admin/instances/{asked}", is_variant=True, is_full=True),
-    State("machine-watched", "/admin/instances/{watched}", is_full=True),
+    State("machine-watched", "/admin/instances/{watched}", is_full=True, is_further=True),
     State("machine-unknown", "/admin/instances/nowhere"),
     State("operations", "/admin/operations"),
     State("operation-running", "/admin/operations/{running}", is_full=True),
     *(State(f"operation-{state}", f"/admin/operations/{{{state}}}", is_full=True, is_variant=True)
       for state in ("queued", "succeeded", "failed", "cancelled")),
     State("operation-unknown", "/admin/operations/4711", is_variant=True),
-    State("pools", "/admin/pools", is_full=True),
+    State("pools", "/admin/pools", is_full=True, is_further=True),
     State("pools-aws", "/admin/pools", act=choose_aws, is_full=True),
     State("pool", "/admin/pools/genomics", act=make_tokens, is_full=True),
-    State("pool-code", "/admin/pools/hall", is_full=True),
+    State("pool-code", "/admin/pools/hall", is_full=True, is_further=True),
     State("pool-roster", "/admin/pools/class", act=check_a_roster, is_full=True),
     State("pool-oidc", "/admin/pools/members", is_full=True, is_variant=True),
     State("screen", "/admin/pools/hall/screen"),
     State("screen-open", "/admin/pools/genomics/screen", is_variant=True),
-    State("pool-healing-stopped", "/admin/pools/retired", is_full=True),
+    State("pool-healing-stopped", "/admin/pools/retired", is_full=True, is_further=True),
     State("rehearsal", "/admin/pools/genomics/rehearsal", is_full=True),
     State("rehearsal-none", "/admin/pools/default/rehearsal", is_full=True, is_variant=True),
     State("pool-unknown", "/admin/pools/nowhere", is_variant=True),
     State("events", "/admin/events"),
     State("schedules", "/admin/schedules", is_full=True),
     State("alarms", "/admin/alarms", is_full=True),
-    public("invite-spent", "/invite/unknown"),
+    public("invite-spent", "/invite/unknown", is_further=True),
     State("people", "/admin/people", act=invite_somebody, is_full=True),
     State("person", "/admin/people/admin", is_full=True),
     State("person-operator", "/admin/people/lee", is_full=True, is_variant=True),

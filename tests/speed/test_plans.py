@@ -31,7 +31,7 @@ from tests.services.worlds import make_machines, report
 YEAR = """
 INSERT INTO claims (pool_id, vm_id, email, owner_hash, status, status_changed_at, created_at, ended_at)
     SELECT 1, 1 + n % 900, 'p' || n || '@past.org', sha256(n::text::bytea), 'released', at, at, at
-    FROM generate_series(1, 40000) AS n, LATERAL (SELECT now() - n * interval '10 minutes') AS t(at);
+    FROM generate_series(1, 15000) AS n, LATERAL (SELECT now() - n * interval '10 minutes') AS t(at);
 INSERT INTO seat_browsers (claim_id, owner_hash, opened_at, last_seen_at, ended_at)
     SELECT id, owner_hash, created_at, created_at, created_at FROM claims;
 INSERT INTO commands (vm_id, claim_id, kind, payload, status, created_at, deadline_at, delivered_at, finished_at, data)
@@ -41,12 +41,12 @@ INSERT INTO events (at, actor, kind, message, pool_id, vm_id, claim_id, data)
     SELECT created_at, 'researcher', 'claim.released', 'The claim ended', 1, vm_id, id, '{}'
     FROM claims, generate_series(1, 4);
 INSERT INTO health_samples (vm_id, at, cpu_pct, memory_pct, disk_free_pct)
-    SELECT 1 + n % 900, now() - n * interval '1 second', 1, 2, 3 FROM generate_series(1, 90000) AS n;
+    SELECT 1 + n % 900, now() - n * interval '1 second', 1, 2, 3 FROM generate_series(1, 30000) AS n;
 INSERT INTO health_averages (vm_id, at, cpu_pct, memory_pct, disk_free_pct)
-    SELECT 1 + n % 900, now() - n * interval '1 second', 1, 2, 3 FROM generate_series(1, 90000) AS n;
+    SELECT 1 + n % 900, now() - n * interval '1 second', 1, 2, 3 FROM generate_series(1, 30000) AS n;
 INSERT INTO vm_logs (vm_id, at, source, stream, first_seq, last_seq, is_head, bytes, lines)
     SELECT 1 + n % 900, now() - n * interval '1 second', 'boot', '', 1 + n / 900, 1 + n / 900, false, 120, '[[0,"x"]]'
-    FROM generate_series(1, 90000) AS n;
+    FROM generate_series(1, 30000) AS n;
 ANALYZE;
 """
 LARGE = {

@@ -50,6 +50,7 @@ async def demo() -> AsyncIterator[Server]:
         shutil.rmtree(directory)
 
 
+@pytest.mark.long
 async def test_without_root_a_terminal_works_and_says_that_it_isolates_nothing(demo: Server, browser: Browser) -> None:
     person = await visit(browser, demo, viewport=LARGE)
     hostname = await claim(person)
