@@ -11,44 +11,26 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 from agent import __version__
-from agent.checks import CHECK_SESSION, check_session
-from agent.cleaning import Cleaning
 from agent.client import Backoff, Client, Refused, ServerAway
-from agent.commands import (
-    PREPARE_SESSION,
-    REBOOT,
-    RESTART,
-    STOP,
-    CommandFailed,
-    claim_id_of,
-    execute,
-    reboot_machine,
-)
+from agent.commands import CommandFailed
 from agent.config import Config, parse
-from agent.container import DockerAway
-from agent.crd import END_SESSION, START_CRD, Crd
-from agent.crd_host import CrdError
-from agent.errands import Errands
 from agent.health import Examiner
 from agent.join import main as join
 from agent.logs import BufferHandler, LogBuffer, ship
+from agent.orders import Orders
 from agent.outside_logs import follow_container, ship_boot
-from agent.own_log import TextFormatter, asked_by, set_up_logging
+from agent.own_log import TextFormatter, set_up_logging
 from agent.preparation import ask_what_to_prepare, tell_step
-from agent.program import BrokenOff
 from agent.spot import SpotWatch
 from agent.store import Store
-from agent.terminals import Terminals
 from agent.workload import PreparationFailed, prepare, restart
 
-POLL_S, ERRAND_PAUSE_S, SHIP_S = 25, 0.5, 0.4
+SHIP_S = 0.4
 # At the end: for the preparation to be broken off, and for each of the last things said.
 FAREWELL_S, LAST_WORD_S = 3.0, 1.5
-EXIT_REBOOT = 75  # EX_TEMPFAIL: whoever supervises this process starts it again
 UNAUTHORIZED = 401
 REFUSED_LIMIT_S = 60.0
 
@@ -94,9 +76,6 @@ class Agent:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._store = Store(config.home)
-        self._terminals = Terminals(self._store, config.server_url, config.container)
-        self._crd = Crd(self._store, config.hostname, config.crd_start_host)
-        self._errands = Errands()
         secrets = (config.enrolment_token or "", self._store.find_token() or "", *_secrets_of(config))
         self._logs = LogBuffer(secrets, spool=config.home / "logs.spool")
         handler = BufferHandler(self._logs)
@@ -104,7 +83,15 @@ class Agent:
         logger.addHandler(handler)
         self._stopping = threading.Event()
         self._beat_now = threading.Event()
-        self._cleaning = Cleaning(config, self._store, self._terminals, self._logs.add, self._stopping)
+        self._orders = Orders(
+            config,
+            self._store,
+            self._logs,
+            self._stopping,
+            restart=self._restart,
+            stop=self.stop,
+            beat=self._beat_now.set,
+        )
         url = config.spot_metadata_url
         self._spot = SpotWatch(url, self._beat_now.set) if url else None
         self._interval_s = 20.0
@@ -120,7 +107,7 @@ class Agent:
         token = self._enrol()
         if token is None:
             return self._exit_status
-        works = (lambda: self._prepare(token), lambda: self._poll(token), lambda: self._ship(token))
+        works = (lambda: self._prepare(token), lambda: self._orders.poll(token), lambda: self._ship(token))
         threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in works]
         threads += [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in self._logs_of_others()]
         if self._spot:
@@ -132,7 +119,7 @@ class Agent:
         self._beat(client, examiner)
         # What the preparation and the cleaning run must not outlive us: it runs again at the next start.
         threads[0].join(FAREWELL_S)
-        self._errands.wait(FAREWELL_S)
+        self._orders.wait(FAREWELL_S)
         self._say_farewell(client, examiner)
         return self._exit_status
 
@@ -258,8 +245,7 @@ class Agent:
 
     def _report(self, examiner: Examiner) -> dict[str, object]:
         # Between two people there may be no container for a while; that is no fault of the machine's.
-        is_cleaning = self._errands.are_underway(END_SESSION)
-        report = examiner.examine(is_prepared=self._phase in {"ready", "stopping"} and not is_cleaning)
+        report = examiner.examine(is_prepared=self._phase in {"ready", "stopping"} and not self._orders.is_cleaning)
         if self._problem:
             report.add("unhealthy", self._problem)
         ending = {}
@@ -280,113 +266,6 @@ class Agent:
             "container": report.container,
             "sent_at": datetime.now(UTC).isoformat(),
         }
-
-    def _poll(self, token: str) -> None:
-        client, backoff = Client(self._config.server_url, token), Backoff()
-        while not self._stopping.is_set():
-            try:
-                answer = client.get(f"/api/commands?wait={POLL_S}", timeout_s=POLL_S + 10)
-                refused = None
-                for command in answer.get("commands", []):
-                    # One whose result is refused is delivered again at once: the others' turn, and a pause, come first.
-                    refused = (
-                        self._take(client, command["id"], command["kind"], command.get("payload") or {}) or refused
-                    )
-                if refused:
-                    raise refused
-                backoff.reset()
-                if self._errands:
-                    # Their commands are delivered at every poll, until they have a result.
-                    self._errands.wait(ERRAND_PAUSE_S)
-            except (ServerAway, Refused) as exc:
-                self._stopping.wait(backoff.pause_s(exc))
-
-    def _take(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
-        """Obeys a command, at once or beside the others."""
-        if kind == STOP and self._errands.are_underway(END_SESSION):
-            # A machine that leaves leaves clean; it is told again.
-            return None
-        if (
-            kind not in {START_CRD, END_SESSION, RESTART, CHECK_SESSION}
-            or self._store.find_result(command_id) is not None
-        ):
-            return self._obey(client, command_id, kind, payload)
-        self._errands.begin(command_id, kind, lambda: self._run_errand(command_id, kind, payload))
-        return None
-
-    def _run_errand(self, command_id: int, kind: str, payload: dict[str, object]) -> None:
-        # A result that is not heard now is told at the next delivery.
-        with contextlib.suppress(ServerAway):
-            self._obey(Client(self._config.server_url, self._store.find_token() or ""), command_id, kind, payload)
-        # Only after a restart is what a beat says of the machine believed again.
-        self._beat_now.set()
-
-    def _execute(
-        self, client: Client, command_id: int, kind: str, payload: dict[str, object]
-    ) -> tuple[str, dict[str, Any]]:
-        """Does a command; returns a sentence and what else the server shall know."""
-
-        def tell(detail: str) -> None:
-            logger.info("command %s (%s): %s", command_id, kind, detail)
-            with contextlib.suppress(ServerAway, Refused):
-                client.post(f"/api/commands/{command_id}", {"status": "running", "detail": detail})
-
-        try:
-            if kind == START_CRD:
-                return "Chrome Remote Desktop is ready", self._crd.start(payload, tell)
-            if kind == RESTART:
-                return self._restart(), {}
-            if kind == CHECK_SESSION:
-                return check_session(self._config, self._store, payload, self._stopping, self._logs.redacted)
-            if kind == END_SESSION:
-                with self._crd.ended(payload):
-                    verified = self._cleaning.run(payload, client, tell)
-                return "the session was removed", {"verified": ", ".join(verified)}
-            detail = execute(self._store, self._config.hostname, kind, payload, terminals=self._terminals)
-            if kind == PREPARE_SESSION:
-                self._cleaning.note(claim_id_of(payload))
-        except (CrdError, DockerAway, OSError) as exc:
-            raise CommandFailed(str(exc)) from exc
-        return detail, {}
-
-    def _obey(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
-        with asked_by(payload):
-            return self._do_once(client, command_id, kind, payload)
-
-    def _do_once(self, client: Client, command_id: int, kind: str, payload: dict[str, object]) -> Refused | None:
-        """Does a command, once, and tells its result. Returns the server's refusal to hear it, if any."""
-        result = self._store.find_result(command_id)
-        is_new = result is None
-        if result is None:
-            try:
-                detail, data = self._execute(client, command_id, kind, payload)
-                result = {"status": "succeeded", "detail": detail, "data": data}
-            except BrokenOff:
-                return None
-            except CommandFailed as exc:
-                result = {"status": "failed", "detail": str(exc), "data": {}}
-            logger.info("command %s (%s): %s", command_id, kind, result["detail"])
-            # Kept before it is told: if telling fails, it is told again at the next delivery, not done again.
-            self._store.keep_result(command_id, result)
-        refused = None
-        try:
-            client.post(f"/api/commands/{command_id}", result)
-        except Refused as exc:
-            refused = exc
-            logger.warning("the result of command %s was refused: %s", command_id, exc)
-        except ServerAway:
-            # Nobody knows whether it was heard. An end or a boot comes all the same; it is told at the next delivery.
-            if not (is_new and kind in {STOP, REBOOT}):
-                raise
-        if kind == STOP:
-            # It is worth nothing now, and without it a later boot of the machine does not begin to ask.
-            self._store.forget_token()
-            self.stop()
-        elif kind == REBOOT and is_new:
-            if self._config.reboot_command:
-                reboot_machine(self._config.reboot_command)
-            self.stop(EXIT_REBOOT)
-        return refused
 
     def _ship(self, token: str) -> None:
         client, backoff = Client(self._config.server_url, token), Backoff()

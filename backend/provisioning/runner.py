@@ -22,7 +22,7 @@ from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
 from backend.provisioning.planned import PlanHearer, PlannedChange
 from backend.provisioning.process import end_leftover, run
 from backend.provisioning.providers import Backend
-from backend.provisioning.state_files import STATE, read_own_state
+from backend.provisioning.state_files import bring_back_state, keep_state, read_own_state
 from backend.spans import span
 
 PLAN, TFVARS = "plan.out", "lablink.auto.tfvars.json"
@@ -34,7 +34,6 @@ ERRORED = "errored.tfstate"
 LESS_COLLECTING = {"GOGC": "400"}
 # What takes the lock of the state.
 _LOCKING = frozenset({"plan", "apply", "untaint", "state push"})
-KEPT_STATES = 5
 # What does not speak JSON says what went wrong in its last lines, within a frame.
 LAST_LINES, FRAME = 20, " │╷╵"
 # What Terraform and its children may see of our environment: never TF_* of the caller, never our own secrets.
@@ -147,7 +146,7 @@ class TerraformRunner:
         Raises:
             TerraformFailed, TerraformCancelled
         """
-        self._keep_state()
+        keep_state(self.directory)
         try:
             await self._run("apply", PLAN, json=IsFlagged, input=False, parallelism=parallelism)
         finally:
@@ -326,37 +325,16 @@ class TerraformRunner:
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         return {**passed, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1", **self.environment}
 
+    def _bring_back_state(self) -> None:
+        if bring_back_state(self.directory):
+            self._say("warn", "the last run was killed while it wrote the state; the one before it is brought back")
+
     def _write_backend(self) -> None:
         if self.backend is None:
             (self.directory / BACKEND).unlink(missing_ok=True)
             return
         blocks = {self.backend.kind: dict(self.backend.arguments)}
         write_private(self.directory / BACKEND, json.dumps({"terraform": {"backend": blocks}}, indent=1))
-
-    def _bring_back_state(self) -> None:
-        """Terraform empties the file before it writes a state: killed in between, it would take the pool for empty.
-
-        What it kept aside before its first write is the state before that run.
-        """
-        state, before = self.directory / STATE, self.directory / f"{STATE}.backup"
-        if not state.exists() or state.stat().st_size:
-            return
-        if before.exists() and before.stat().st_size:
-            self._say("warn", "the last run was killed while it wrote the state; the one before it is brought back")
-            shutil.copyfile(before, state)
-        else:
-            state.unlink()
-
-    def _keep_state(self) -> None:
-        """Keeps the last few states aside: cheap, and the only way back from a state that was damaged."""
-        state = self.directory / STATE
-        if not state.exists():
-            return
-        for number in range(KEPT_STATES, 1, -1):
-            older = self.directory / f"{STATE}.{number - 1}"
-            if older.exists():
-                older.replace(self.directory / f"{STATE}.{number}")
-        shutil.copyfile(state, self.directory / f"{STATE}.1")
 
 
 class _LockIsHeld(StateLocked):

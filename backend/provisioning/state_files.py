@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 STATE = "terraform.tfstate"
 # Where Terraform notes which backend, and which of its workspaces, a directory was made ready for.
 _BACKEND, _WORKSPACE = Path(".terraform", STATE), Path(".terraform", "environment")
+# States kept aside, beside Terraform's own backup.
+KEPT = 5
 # The form of states that Terraform has written since 0.12.
 _FORM = 4
 # None: there is none.
@@ -51,6 +54,34 @@ def put_state_file_aside(directory: Path, suffix: str) -> None:
     state = directory / STATE
     if state.exists():
         state.replace(directory / f"{STATE}.{suffix}")
+
+
+def keep_state(directory: Path) -> None:
+    """Keeps the last few states aside: cheap, and the only way back from a state that was damaged."""
+    state = directory / STATE
+    if not state.exists():
+        return
+    for number in range(KEPT, 1, -1):
+        older = directory / f"{STATE}.{number - 1}"
+        if older.exists():
+            older.replace(directory / f"{STATE}.{number}")
+    shutil.copyfile(state, directory / f"{STATE}.1")
+
+
+def bring_back_state(directory: Path) -> bool:
+    """Brings back the state before the last run, if that was killed while it wrote its own. Whether it did.
+
+    Terraform empties the file before it writes a state: killed in between, it would take the pool for empty. What it
+    kept aside before its first write is the state before that run.
+    """
+    state, before = directory / STATE, directory / f"{STATE}.backup"
+    if not state.exists() or state.stat().st_size:
+        return False
+    if not (before.exists() and before.stat().st_size):
+        state.unlink()
+        return False
+    shutil.copyfile(before, state)
+    return True
 
 
 def read_own_state(directory: Path) -> dict[str, Any] | None:
