@@ -136,13 +136,12 @@ async def check_agent(db: Database, terminal_id: int, vm_id: int) -> None:
 async def record_connected(db: Database, vm_id: int, terminal_id: int, isolation: str) -> None:
     """The agent has dialled in with a terminal, and says how its sessions are kept apart."""
     async with db.transaction() as session:
+        # The VM first, as whoever ends its seat does at the same moment.
+        vm = await session.get(Vm, vm_id, with_for_update=True)
+        if vm is not None and isolation in ISOLATIONS and vm.facts.get("isolation") != isolation:
+            vm.facts = {**vm.facts, "isolation": isolation}
         which = (Terminal.id == terminal_id, Terminal.vm_id == vm_id, Terminal.connected_at.is_(None))
         await session.execute(update(Terminal).where(*which).values(connected_at=db.now()))
-        if isolation not in ISOLATIONS:
-            return
-        vm = await session.get(Vm, vm_id, with_for_update=True)
-        if vm is not None and vm.facts.get("isolation") != isolation:
-            vm.facts = {**vm.facts, "isolation": isolation}
 
 
 async def record_exit(db: Database, vm_id: int, terminal_id: int, status: int, *, actor: Actor) -> str:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.live.output import KEPT, Output
+from backend.models import Terminal, Vm
 from backend.services.actor import Actor
 from backend.services.claims import release_own_claim, request_claim
 from backend.services.enrolments import announce_boot, create_enrolments
 from backend.services.local_terminals import check_host
 from backend.services.pools import PoolSpec, create_pool, set_pool_open, update_pool
 from backend.services.terminal_watches import agree_to_watch, end_watch, list_watches, request_watch
-from backend.services.terminals import list_standing, list_terminals, request_terminal
+from backend.services.terminals import list_standing, list_terminals, record_connected, request_terminal
+from tests.harness.waiting import until
 from tests.services.worlds import ADMIN, make_machines, obey
 
 OWNER_HASH, OTHER_HASH = b"o" * 32, b"x" * 32
@@ -54,6 +60,21 @@ async def test_the_end_of_a_claim_ends_its_terminals_and_watches_at_once(db: Dat
     assert await list_watches(db, claim.id) == []
     with pytest.raises(Conflict):
         await request_watch(db, claim.id, "kim", may_type=False, actor=Actor.admin("kim"))
+
+
+async def test_a_terminal_that_dials_in_while_its_seat_ends_holds_nobody_up(db: Database, claim) -> None:
+    terminal = await request_terminal(db, claim.id, actor=OWNER)
+    async with db.transaction() as ending:
+        await ending.get(Vm, claim.vm_id, with_for_update=True)
+        dialling_in = asyncio.create_task(record_connected(db, claim.vm_id, terminal.id, "user"))
+        await until(lambda: somebody_waits_for_a_lock(ending), every_s=0.01)
+        await ending.execute(select(Terminal).where(Terminal.id == terminal.id).with_for_update(nowait=True))
+    await dialling_in
+
+
+async def somebody_waits_for_a_lock(session: AsyncSession) -> bool:
+    query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    return bool(await session.scalar(text(query)))
 
 
 async def test_only_a_browser_that_holds_the_seat_agrees_to_or_ends_a_watch(db: Database, claim) -> None:
