@@ -102,6 +102,10 @@ async def announce_boot(
             as_agent = await _find_by_agent_token(session, token)
             if as_agent is not None:
                 vm, _ = as_agent
+                # Before what hangs on it, and as it is now: its seat may be ending, or it may be on its way out.
+                await session.refresh(vm, with_for_update=True)
+                if vm.status in GONE_VM:
+                    raise Unauthenticated(_UNKNOWN)
                 await _record_boot(session, db, vm, hostname, boot_id, agent_version, address)
                 return Enrolled(None, vm.hostname, vm.id)
             return await _enrol(session, db, token, hostname, boot_id, agent_version, address)

@@ -7,13 +7,13 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.live.output import KEPT, Output
-from backend.models import Terminal, Vm
+from backend.models import Enrolment, Terminal, Vm
 from backend.services.actor import Actor
 from backend.services.claims import release_own_claim, request_claim
 from backend.services.enrolments import announce_boot, create_enrolments
@@ -21,6 +21,7 @@ from backend.services.local_terminals import check_host
 from backend.services.pools import PoolSpec, create_pool, set_pool_open, update_pool
 from backend.services.terminal_watches import agree_to_watch, end_watch, list_watches, request_watch
 from backend.services.terminals import list_standing, list_terminals, record_connected, request_terminal
+from backend.services.tokens import hash_token
 from tests.harness.waiting import until
 from tests.services.worlds import ADMIN, make_machines, obey
 
@@ -62,14 +63,22 @@ async def test_the_end_of_a_claim_ends_its_terminals_and_watches_at_once(db: Dat
         await request_watch(db, claim.id, "kim", may_type=False, actor=Actor.admin("kim"))
 
 
-async def test_a_terminal_that_dials_in_while_its_seat_ends_holds_nobody_up(db: Database, claim) -> None:
+@pytest.mark.parametrize("does", ["dials in", "boots again"])
+async def test_an_agent_that_comes_back_while_its_seat_ends_holds_nobody_up(db: Database, claim, does: str) -> None:
     terminal = await request_terminal(db, claim.id, actor=OWNER)
+    token = "a token that is known"
+    async with db.transaction() as session:
+        await session.execute(update(Enrolment).values(agent_token_hash=hash_token(token)))
+    comings = {
+        "dials in": lambda: record_connected(db, claim.vm_id, terminal.id, "user"),
+        "boots again": lambda: announce_boot(db, token, hostname="lab-m0", boot_id="boot-2", agent_version="1"),
+    }
     async with db.transaction() as ending:
         await ending.get(Vm, claim.vm_id, with_for_update=True)
-        dialling_in = asyncio.create_task(record_connected(db, claim.vm_id, terminal.id, "user"))
+        coming = asyncio.create_task(comings[does]())
         await until(lambda: somebody_waits_for_a_lock(ending), every_s=0.01)
         await ending.execute(select(Terminal).where(Terminal.id == terminal.id).with_for_update(nowait=True))
-    await dialling_in
+    await coming
 
 
 async def somebody_waits_for_a_lock(session: AsyncSession) -> bool:
