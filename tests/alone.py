@@ -2,7 +2,7 @@
 
 Those marked ``alone`` have it to themselves, since their deadlines are people's: by a lock that many share and one may
 have for itself, on two files that are there anyway. Whoever waits to be alone holds the gate, so that no further test
-begins meanwhile. Files with a test marked ``patient`` mostly wait: they are spread over the first half of a run, so
+begins meanwhile. Files with a test marked ``patient`` mostly wait: they are spread over most of a run, so
 that while one of them waits, another worker has the machine. After them come those with a test marked ``alone``, when
 no other test takes long: so nobody stands idle for long until it may begin.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 # Other files after each patient one: about as many as pass while that one waits.
-MEANWHILE = 8
+MEANWHILE = 16
 GATE, ROOM = Path(__file__).with_name("__init__.py"), Path(__file__)
 
 

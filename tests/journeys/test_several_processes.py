@@ -129,6 +129,14 @@ async def joins_at(server: Server, name: str) -> None:
 
 
 async def test_what_is_due_is_launched_once_by_a_worker_apart(lab: Lab) -> None:
+    pool = await keep_one_machine(lab)
+    async with lab.database() as db:
+        operations = [operation for operation in await list_operations(db) if operation.pool == pool]
+    assert len(operations) == 1
+
+
+async def keep_one_machine(lab: Lab) -> str:
+    """A pool that keeps one machine free; returns its name once there is one."""
     pool = await lab.make_pool("kept", max=1, available_min=1, terminal=True)
 
     async def find_machine() -> str | None:
@@ -136,9 +144,7 @@ async def test_what_is_due_is_launched_once_by_a_worker_apart(lab: Lab) -> None:
 
     hostname = await until(find_machine, what="a machine is asked for")
     await lab.balancer.until_status([hostname], "available")
-    async with lab.database() as db:
-        operations = [operation for operation in await list_operations(db) if operation.pool == pool]
-    assert len(operations) == 1
+    return pool
 
 
 async def test_killed_in_a_storm_of_claims_nobody_loses_a_seat_and_its_pages_come_back(lab: Lab, desk: Visitor) -> None:
@@ -181,9 +187,9 @@ async def test_killed_in_a_storm_of_claims_nobody_loses_a_seat_and_its_pages_com
 async def test_servers_restarted_one_after_the_other_fail_no_claim_no_heartbeat_and_no_terminal(
     lab: Lab, desk: Visitor
 ) -> None:
-    pool = await lab.make_pool("rolling")
+    pool, kept = await lab.make_pool("rolling"), await keep_one_machine(lab)
     counted: Counter[str] = Counter()
-    async with lab.balancer.client() as client, a_seat(lab.balancer, "ada@lab.org", "kept") as seat:
+    async with lab.balancer.client() as client, a_seat(lab.balancer, "ada@lab.org", kept) as seat:
         agents = await join(lab.balancer, client, 2, prefix=pool, pool=pool)
 
         async def claim_all_the_time() -> None:
