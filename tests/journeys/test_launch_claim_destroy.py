@@ -142,7 +142,8 @@ async def test_destroying_one_of_four_leaves_the_other_three_untouched(shared_se
 async def test_a_page_left_open_over_a_restart_of_the_server_becomes_true_without_a_reload(
     start_server, browser: Browser
 ) -> None:
-    server = await start_server()
+    # One alone, in any case: of two the other would go on serving the page.
+    server = await start_server(verb="serve")
     admin = await (await visit(browser, server)).sign_in()
     await admin.go("/admin/instances")
     await expect(admin.page.get_by_text("No machines yet")).to_be_visible()
