@@ -23,19 +23,16 @@ class CommandWaits:
 
     async def wait(self, vm_id: int, *, wait_s: float) -> list[CommandView]:
         """The open commands of this VM: at once if there are any, else when one comes, else none after ``wait_s``."""
-        woken = asyncio.Event()
+        woken, until = asyncio.Event(), asyncio.get_running_loop().time() + min(wait_s, MAX_WAIT_S)
         # Registered before the look, so that a command between look and wait is not slept through.
         self._waiting[vm_id].add(woken)
         try:
-            commands = await list_commands_for_agent(self._db, vm_id)
-            if commands or wait_s <= 0 or self._is_closed:
-                return commands
-            try:
-                async with asyncio.timeout(min(wait_s, MAX_WAIT_S)):
-                    await woken.wait()
-            except TimeoutError:
-                return []
-            return await list_commands_for_agent(self._db, vm_id)
+            while not (commands := await list_commands_for_agent(self._db, vm_id)):
+                if self._is_closed or not await _is_set(woken, until):
+                    break
+                # A command's end is told like its beginning: that is no reason to send the agent away.
+                woken.clear()
+            return commands
         finally:
             self._waiting[vm_id].discard(woken)
             if not self._waiting[vm_id]:
@@ -57,3 +54,12 @@ class CommandWaits:
             for vm_id in notice.parents:
                 for woken in self._waiting.get(vm_id, ()):
                     woken.set()
+
+
+async def _is_set(event: asyncio.Event, until: float) -> bool:
+    """Waits for it. Whether it is set before a moment of the loop's clock."""
+    try:
+        async with asyncio.timeout_at(until):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -10,13 +10,25 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
+from backend.db.express import Connection
 from backend.errors import NotFound
 from backend.models import Command, Vm
+from backend.models.base import quoted
 from backend.services import sessions
 from backend.services.actor import Actor
 from backend.services.moves import move_command
 from backend.spans import record_span
 from backend.states import OPEN_COMMAND, CommandKind, CommandStatus
+
+# Of one machine's commands.
+AT_ONCE = 50
+_OPEN = f"""
+    SELECT asked.vm_id, found.status, found.id, found.kind, found.payload
+    FROM unnest(%(vms)s::int[]) AS asked (vm_id), LATERAL (
+        SELECT id, status, kind, payload FROM commands
+        WHERE vm_id = asked.vm_id AND status IN ({quoted(OPEN_COMMAND)}) ORDER BY id LIMIT {AT_ONCE}
+    ) AS found
+    ORDER BY found.id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +42,33 @@ class CommandView:
 
 async def list_commands_for_agent(db: Database, vm_id: int) -> list[CommandView]:
     """What the agent of this VM has still to do, oldest first; marks it delivered. Repeats what has no result yet."""
+    # Hundreds of agents ask at the same moment, and most of them for nothing: those share one plain read.
+    found = await db.together(_find_open, _OPEN, vm_id)
+    if any(status == CommandStatus.QUEUED for status, _ in found):
+        return await _deliver(db, vm_id)
+    return [command for _, command in found]
+
+
+async def _find_open(connection: Connection, _: str, vm_ids: list[int]) -> list[list[tuple[str, CommandView]]]:
+    """The open commands of each of these VMs, with their status."""
+    found: dict[int, list[tuple[str, CommandView]]] = {vm_id: [] for vm_id in vm_ids}
+    for vm_id, status, *command in await (await connection.execute(_OPEN, {"vms": [*found]})).fetchall():
+        found[vm_id].append((status, _view(*command)))
+    return [found[vm_id] for vm_id in vm_ids]
+
+
+async def _deliver(db: Database, vm_id: int) -> list[CommandView]:
+    is_open = (Command.vm_id == vm_id, Command.status.in_(OPEN_COMMAND))
     async with db.transaction() as session:
-        query = (
-            select(Command)
-            .where(Command.vm_id == vm_id, Command.status.in_(OPEN_COMMAND))
-            .order_by(Command.id)
-            .limit(50)
-        )
-        # Without a queued command this must stay a plain read: 500 idle agents ask every 25 s.
-        commands = list(await session.scalars(query))
+        commands = list(await session.scalars(select(Command).where(*is_open).order_by(Command.id).limit(AT_ONCE)))
         for command in commands:
             if command.status == CommandStatus.QUEUED:
                 move_command(command, CommandStatus.DELIVERED, at=db.now())
-        return [CommandView(command.id, CommandKind(command.kind), command.payload) for command in commands]
+        return [_view(command.id, command.kind, command.payload) for command in commands]
+
+
+def _view(command_id: int, kind: str, payload: dict[str, Any]) -> CommandView:
+    return CommandView(command_id, CommandKind(kind), payload)
 
 
 async def record_command_result(
