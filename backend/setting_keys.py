@@ -81,7 +81,13 @@ class ServerSettings:
 class DatabaseSettings:
     """Postgres. Its URL is a secret: LABLINK_DATABASE_URL; without it the embedded Postgres is used."""
 
-    pool_size: int = _key(20, "Connections to Postgres at most; opened when needed, and kept", low=4, high=400)
+    pool_size: int = _key(
+        8,
+        "Connections to Postgres at most; opened when needed, and kept. Where Postgres shares the cores of the server, more"
+        " make neither faster: each that works holds up the server",
+        low=4,
+        high=400,
+    )
     statement_timeout_s: int = _key(30, "Longest statement, in seconds", low=1, high=600)
 
 

@@ -10,10 +10,10 @@ import gc
 import time
 
 # Allocations before the young are looked through, and rounds of theirs before the middle-aged are; the old are ours.
-# What is alive is looked through in one go, at 0.7 us for each object: 10,000 hold everybody for 7 ms and more.
-YOUNG, ROUNDS, NEVER = 1_000, 10, 1_000_000
+# What is alive is looked through in one go, at 1 us for each object: 4,000 hold everybody for 4 ms, 10,000 for 10.
+YOUNG, ROUNDS, NEVER = 1_000, 4, 1_000_000
 # Collections of the middle-aged (a million allocations) before the old are worth a look.
-ENOUGH = 100
+ENOUGH = 250
 LOOK_S = 1.0
 # Of one core, over ``LOOK_S``.
 QUIET_SHARE = 0.15

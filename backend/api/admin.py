@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from backend.services.views import OperationView, VmView
 from backend.services.vms import list_vms
 
 router = APIRouter(prefix="/api/admin", tags=["admin"], responses=refusals(401, 403, 422, 429))
+_OF_VM = tuple(field.name for field in fields(VmView))
 
 
 @router.get("/instances", response_model=InstancesAnswer)
@@ -74,7 +75,9 @@ async def create_tokens(body: EnrolmentsMessage, admin: Admin, house: TheHouse, 
 
 
 def _instance(vm: VmView) -> dict[str, Any]:
-    return _plain(asdict(vm)) | {"conditions": [{**each.as_json(), "remedy": each.remedy} for each in vm.conditions]}
+    # Not by asdict: it copies what is within as well, which is two thirds of the time that a list of 500 takes.
+    values = {name: getattr(vm, name) for name in _OF_VM}
+    return _plain(values) | {"conditions": [{**each.as_json(), "remedy": each.remedy} for each in vm.conditions]}
 
 
 def _operation(operation: OperationView) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from backend.db.engine import Database
 from backend.db.jobs import RUN_POWER_ACTION, defer
 from backend.errors import Conflict, NotFound
 from backend.models import LatestHeartbeat, Pool, Vm
+from backend.pauses import AT_ONCE
 from backend.services.actor import Actor
 from backend.services.command_queue import queue_command
 from backend.services.commands import cancel_open_commands
@@ -42,7 +43,11 @@ async def list_vms(
     if limit is not None:
         query = query.limit(limit)
     async with db.transaction() as session:
-        return [_view_of(*row) for row in (await session.execute(query))]
+        if ids is not None:
+            return [_view_of(*row) for row in await session.execute(query)]
+        # All of them in one go would hold up everybody: 40 ms for 500.
+        rows = await session.stream(query, execution_options={"yield_per": AT_ONCE})
+        return [_view_of(*row) async for part in rows.partitions() for row in part]
 
 
 async def get_vm(db: Database, hostname: str) -> VmView:
