@@ -83,8 +83,8 @@ class DatabaseSettings:
 
     pool_size: int = _key(
         8,
-        "Connections to Postgres at most; opened when needed, and kept. Where Postgres shares the cores of the server, more"
-        " make neither faster: each that works holds up the server",
+        "Connections to Postgres at most; opened when needed, and kept. On the cores of the server itself, more of them"
+        " make nothing faster and hold up the server",
         low=4,
         high=400,
     )

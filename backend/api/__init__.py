@@ -30,6 +30,7 @@ from backend.api.cookies import BrowserCookie
 from backend.api.errors import add_error_handlers
 from backend.api.headers import SecurityHeaders
 from backend.api.request_log import RequestLog
+from backend.api.turns import Turns
 from backend.errors import NotFound
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -54,6 +55,8 @@ def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool, has_metrics: b
     app.add_middleware(BrowserCookie, secure=secure)
     app.add_middleware(BodyLimit, max_bytes=body_limit_bytes)
     app.add_middleware(SecurityHeaders, secure=secure)
+    # Within those that measure: to wait for one's turn takes time too.
+    app.add_middleware(Turns)
     app.add_middleware(RequestLog)
     if has_metrics:
         app.state.requests = metrics.Requests()
