@@ -7,9 +7,9 @@ from collections import deque
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-# To begin takes a request some 0.4 ms: so many hold up everything else for 3 ms, 500 (agents that come back after an
+# To begin takes a request some 0.4 ms: so many hold up everything else for 2 ms, 500 (agents that come back after an
 # outage, say) for 0.2 s.
-AT_ONCE = 8
+AT_ONCE = 4
 
 
 class Turns:

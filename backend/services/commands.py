@@ -29,6 +29,12 @@ _OPEN = f"""
         WHERE vm_id = asked.vm_id AND status IN ({quoted(OPEN_COMMAND)}) ORDER BY id LIMIT {AT_ONCE}
     ) AS found
     ORDER BY found.id"""
+# As one statement, past the session: whoever destroys 500 machines has 500 agents come at once.
+_DELIVER = f"""
+    UPDATE commands SET status = '{CommandStatus.DELIVERED}', delivered_at = %(at)s WHERE id IN (
+        SELECT id FROM commands
+        WHERE id = ANY(%(ids)s::bigint[]) AND status = '{CommandStatus.QUEUED}' ORDER BY id FOR UPDATE
+    ) RETURNING id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +50,25 @@ async def list_commands_for_agent(db: Database, vm_id: int) -> list[CommandView]
     """What the agent of this VM has still to do, oldest first; marks it delivered. Repeats what has no result yet."""
     # Hundreds of agents ask at the same moment, and most of them for nothing: those share one plain read.
     found = await db.together(_find_open, _OPEN, vm_id)
-    if any(status == CommandStatus.QUEUED for status, _ in found):
-        return await _deliver(db, vm_id)
-    return [command for _, command in found]
+    queued = [command.id for status, command in found if status == CommandStatus.QUEUED]
+    delivered = await _deliver(db, queued) if queued else set()
+    return [command for status, command in found if status != CommandStatus.QUEUED or command.id in delivered]
 
 
 async def _find_open(connection: Connection, _: str, vm_ids: list[int]) -> list[list[tuple[str, CommandView]]]:
     """The open commands of each of these VMs, with their status."""
     found: dict[int, list[tuple[str, CommandView]]] = {vm_id: [] for vm_id in vm_ids}
-    for vm_id, status, *command in await (await connection.execute(_OPEN, {"vms": [*found]})).fetchall():
-        found[vm_id].append((status, _view(*command)))
+    rows = await (await connection.execute(_OPEN, {"vms": [*found]})).fetchall()
+    for vm_id, status, command_id, kind, payload in rows:
+        found[vm_id].append((status, CommandView(command_id, CommandKind(kind), payload)))
     return [found[vm_id] for vm_id in vm_ids]
 
 
-async def _deliver(db: Database, vm_id: int) -> list[CommandView]:
-    is_open = (Command.vm_id == vm_id, Command.status.in_(OPEN_COMMAND))
-    async with db.transaction() as session:
-        commands = list(await session.scalars(select(Command).where(*is_open).order_by(Command.id).limit(AT_ONCE)))
-        for command in commands:
-            if command.status == CommandStatus.QUEUED:
-                move_command(command, CommandStatus.DELIVERED, at=db.now())
-        return [_view(command.id, command.kind, command.payload) for command in commands]
-
-
-def _view(command_id: int, kind: str, payload: dict[str, Any]) -> CommandView:
-    return CommandView(command_id, CommandKind(kind), payload)
+async def _deliver(db: Database, ids: list[int]) -> set[int]:
+    """Marks queued commands of one VM delivered. Returns those that were still to be done."""
+    async with db.express() as connection:
+        rows = await (await connection.execute(_DELIVER, {"ids": ids, "at": db.now()})).fetchall()
+    return {command_id for (command_id,) in rows}
 
 
 async def record_command_result(
