@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
@@ -29,11 +30,12 @@ _OPEN = f"""
         WHERE vm_id = asked.vm_id AND status IN ({quoted(OPEN_COMMAND)}) ORDER BY id LIMIT {AT_ONCE}
     ) AS found
     ORDER BY found.id"""
-# As one statement, past the session: whoever destroys 500 machines has 500 agents come at once.
+# Whoever destroys 500 machines has 500 agents come at once. What is locked is being changed, which is told: whoever
+# waits for it looks again.
 _DELIVER = f"""
     UPDATE commands SET status = '{CommandStatus.DELIVERED}', delivered_at = %(at)s WHERE id IN (
         SELECT id FROM commands
-        WHERE id = ANY(%(ids)s::bigint[]) AND status = '{CommandStatus.QUEUED}' ORDER BY id FOR UPDATE
+        WHERE id = ANY(%(ids)s::bigint[]) AND status = '{CommandStatus.QUEUED}' FOR UPDATE SKIP LOCKED
     ) RETURNING id"""
 
 
@@ -51,7 +53,7 @@ async def list_commands_for_agent(db: Database, vm_id: int) -> list[CommandView]
     # Hundreds of agents ask at the same moment, and most of them for nothing: those share one plain read.
     found = await db.together(_find_open, _OPEN, vm_id)
     queued = [command.id for status, command in found if status == CommandStatus.QUEUED]
-    delivered = await _deliver(db, queued) if queued else set()
+    delivered = await db.together(_deliver, _DELIVER, (db.now(), queued)) if queued else set()
     return [command for status, command in found if status != CommandStatus.QUEUED or command.id in delivered]
 
 
@@ -64,11 +66,11 @@ async def _find_open(connection: Connection, _: str, vm_ids: list[int]) -> list[
     return [found[vm_id] for vm_id in vm_ids]
 
 
-async def _deliver(db: Database, ids: list[int]) -> set[int]:
-    """Marks queued commands of one VM delivered. Returns those that were still to be done."""
-    async with db.express() as connection:
-        rows = await (await connection.execute(_DELIVER, {"ids": ids, "at": db.now()})).fetchall()
-    return {command_id for (command_id,) in rows}
+async def _deliver(connection: Connection, _: str, asked: list[tuple[datetime, list[int]]]) -> list[set[int]]:
+    """Marks queued commands delivered. Returns those of each agent that were still to be done."""
+    values = {"ids": [command_id for _, ids in asked for command_id in ids], "at": max(at for at, _ in asked)}
+    delivered = {row[0] for row in await (await connection.execute(_DELIVER, values)).fetchall()}
+    return [delivered.intersection(ids) for _, ids in asked]
 
 
 async def record_command_result(
