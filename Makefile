@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# As many tests at once as there are cores, but no crowd on a large machine.
-WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores < 6 ? cores : 6)))
+# One more test at once than there are cores, since some always wait; but no crowd on a large machine.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores < 6 ? cores + 1 : 6)))
 # The environment of this project alone: nothing that a shell or another project has set may leak in. What Python has
 # compiled it keeps, also where an image says otherwise: to compile the tests anew is half of what collecting them costs.
 export PYTHONNOUSERSITE := 1

@@ -3,8 +3,8 @@
 Those marked ``alone`` have it to themselves, since their deadlines are people's: by a lock that many share and one may
 have for itself, on two files that are there anyway. Whoever waits to be alone holds the gate, so that no further test
 begins meanwhile. Files with a test marked ``patient`` mostly wait: they are spread over most of a run, so
-that while one of them waits, another worker has the machine. After them come those with a test marked ``alone``, when
-no other test takes long: so nobody stands idle for long until it may begin.
+that while one of them waits, another worker has the machine. Some way after them come those with a test marked
+``alone``, when no other test takes long: so nobody stands idle for long until it may begin.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = dict.fromkeys(item.path for item in items)
     others = iter([path for path in files if path not in patient | alone])
     spread = [path for one in files if one in patient for path in (one, *islice(others, MEANWHILE))]
-    rest = [path for path in files if path in alone - patient]
-    place = {path: at for at, path in enumerate([*spread, *rest, *others])}
+    rest = list(others)
+    half = len(rest) // 2
+    order = [*spread, *rest[:half], *(path for path in files if path in alone - patient), *rest[half:]]
+    place = {path: at for at, path in enumerate(order)}
     items.sort(key=lambda item: place[item.path])
 
 
