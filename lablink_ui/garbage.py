@@ -19,8 +19,9 @@ LOOK_S = 1.0
 QUIET_SHARE = 0.15
 # What has gone holds memory until it is collected, a page a third of a megabyte.
 SOONEST_S, LATEST_S = 30.0, 120.0
-# With more than a thousand pages one takes seconds: where it is never quiet, so little of the time at most.
-MOST_SHARE = 0.01
+# With hundreds of pages one takes a second, with a thousand more, and a class is quiet between any two arrivals: so
+# little of the time at most, of which one request in a hundred shall not notice anything.
+MOST_SHARE = 0.005
 
 
 def hold_back_collections() -> None:
@@ -32,15 +33,16 @@ def hold_back_collections() -> None:
 
 async def collect_when_quiet() -> None:
     """Collects once there is a reason to, and little else to do; or when it has waited for too long. For ever."""
-    collected_at, latest_s = time.monotonic(), LATEST_S
+    collected_at, soonest_s, latest_s = time.monotonic(), SOONEST_S, LATEST_S
     while True:
         began_at, worked_s = time.monotonic(), time.process_time()
         await asyncio.sleep(LOOK_S)
         now = time.monotonic()
-        if gc.get_count()[2] < ENOUGH or now - collected_at < SOONEST_S:
+        if gc.get_count()[2] < ENOUGH or now - collected_at < soonest_s:
             continue
         is_quiet = time.process_time() - worked_s < QUIET_SHARE * (now - began_at)
         if is_quiet or now - collected_at > latest_s:
             gc.collect()
             collected_at = time.monotonic()
-            latest_s = max(LATEST_S, (collected_at - now) / MOST_SHARE)
+            fair_s = (collected_at - now) / MOST_SHARE
+            soonest_s, latest_s = max(SOONEST_S, fair_s), max(LATEST_S, fair_s)

@@ -66,13 +66,15 @@ async def test_where_it_is_never_quiet_it_is_collected_all_the_same(machine: Mac
     assert len(machine.collected_at) == 2
 
 
-async def test_one_that_takes_seconds_comes_the_more_rarely(machine: Machine) -> None:
-    machine.share, machine.takes_s = 0.9, 6.0
+@pytest.mark.parametrize("share", [0.9, 0.05], ids=["never quiet", "quiet"])
+async def test_one_that_takes_seconds_comes_the_more_rarely(machine: Machine, share: float) -> None:
+    machine.share, machine.takes_s = share, 3.0
     await machine.live(int(garbage.LATEST_S) + 2)
     assert len(machine.collected_at) == 1
-    await machine.live(590)
+    fair_s = int(machine.takes_s / garbage.MOST_SHARE)
+    await machine.live(fair_s - 100)
     assert len(machine.collected_at) == 1
-    await machine.live(20)
+    await machine.live(110)
     assert len(machine.collected_at) == 2
 
 
