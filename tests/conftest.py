@@ -89,7 +89,7 @@ async def database_url(template_url: str) -> AsyncIterator[str]:
     """A migrated database with nothing in it: to empty one costs a twentieth of making one."""
     url = _empty.pop() if _empty else await make_database(template_url)
     yield url
-    if await _is_emptied(url):
+    if await _empty_again(url):
         _empty.append(url)
 
 
@@ -102,8 +102,8 @@ async def make_database(template_url: str) -> str:
     return template_url.replace("/template_lablink?", f"/{name}?", 1)
 
 
-async def _is_emptied(url: str) -> bool:
-    """Empties it, unless a test has left more than rows there: somebody connected, a table, a year of data."""
+async def _empty_again(url: str) -> bool:
+    """Empties it, unless more than rows was left there: somebody connected, a table, a year of data. Whether it did."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         if (await connection.execute(LEFT)).rowcount:
             return False

@@ -35,7 +35,7 @@ def utc_now() -> datetime:
 class Database:
     """Owns the connection pool. ``now`` is its clock, injected so that tests can age things."""
 
-    def __init__(self, url: str, *, pool_size: int = 20, statement_timeout_s: int = 30, now: Clock = utc_now) -> None:
+    def __init__(self, url: str, *, pool_size: int = 8, statement_timeout_s: int = 30, now: Clock = utc_now) -> None:
         self.conninfo = plain_url(url)
         self.now = now
         options = {

@@ -57,19 +57,19 @@ async def list_commands_for_agent(db: Database, vm_id: int) -> list[CommandView]
     return [command for status, command in found if status != CommandStatus.QUEUED or command.id in delivered]
 
 
-async def _find_open(connection: Connection, _: str, vm_ids: list[int]) -> list[list[tuple[str, CommandView]]]:
+async def _find_open(connection: Connection, query: str, vm_ids: list[int]) -> list[list[tuple[str, CommandView]]]:
     """The open commands of each of these VMs, with their status."""
     found: dict[int, list[tuple[str, CommandView]]] = {vm_id: [] for vm_id in vm_ids}
-    rows = await (await connection.execute(_OPEN, {"vms": [*found]})).fetchall()
+    rows = await (await connection.execute(query, {"vms": [*found]})).fetchall()
     for vm_id, status, command_id, kind, payload in rows:
         found[vm_id].append((status, CommandView(command_id, CommandKind(kind), payload)))
     return [found[vm_id] for vm_id in vm_ids]
 
 
-async def _deliver(connection: Connection, _: str, asked: list[tuple[datetime, list[int]]]) -> list[set[int]]:
+async def _deliver(connection: Connection, query: str, asked: list[tuple[datetime, list[int]]]) -> list[set[int]]:
     """Marks queued commands delivered. Returns those of each agent that were still to be done."""
     values = {"ids": [command_id for _, ids in asked for command_id in ids], "at": max(at for at, _ in asked)}
-    delivered = {row[0] for row in await (await connection.execute(_DELIVER, values)).fetchall()}
+    delivered = {row[0] for row in await (await connection.execute(query, values)).fetchall()}
     return [delivered.intersection(ids) for _, ids in asked]
 
 

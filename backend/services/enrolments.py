@@ -99,13 +99,10 @@ async def announce_boot(
         )
     try:
         async with db.transaction() as session:
-            as_agent = await _find_by_agent_token(session, token)
+            # Locked before what hangs on it, as whoever ends its seat does at the same moment.
+            as_agent = await _find_by_agent_token(session, token, lock=True)
             if as_agent is not None:
                 vm, _ = as_agent
-                # Before what hangs on it, and as it is now: its seat may be ending, or it may be on its way out.
-                await session.refresh(vm, with_for_update=True)
-                if vm.status in GONE_VM:
-                    raise Unauthenticated(_UNKNOWN)
                 await _record_boot(session, db, vm, hostname, boot_id, agent_version, address)
                 return Enrolled(None, vm.hostname, vm.id)
             return await _enrol(session, db, token, hostname, boot_id, agent_version, address)
@@ -160,7 +157,7 @@ async def revoke_agents(session: AsyncSession, vm_ids: Collection[int], *, at: d
     )
 
 
-async def _find_by_agent_token(session: AsyncSession, token: str) -> tuple[Vm, Enrolment] | None:
+async def _find_by_agent_token(session: AsyncSession, token: str, *, lock: bool = False) -> tuple[Vm, Enrolment] | None:
     query = (
         select(Vm, Enrolment)
         .join(Enrolment, Enrolment.vm_id == Vm.id)
@@ -168,6 +165,8 @@ async def _find_by_agent_token(session: AsyncSession, token: str) -> tuple[Vm, E
             Enrolment.agent_token_hash == hash_token(token), Enrolment.revoked_at.is_(None), Vm.status.not_in(GONE_VM)
         )
     )
+    if lock:
+        query = query.with_for_update(of=Vm)
     return (await session.execute(query)).first()
 
 

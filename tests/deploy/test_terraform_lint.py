@@ -7,7 +7,7 @@ call others, which ours do not. They read files as `terraform fmt` leaves them, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,9 +92,7 @@ def read(module: Path) -> str:
 def list_offences(text: str) -> list[str]:
     """Every offence in a module's text, as a sentence."""
     blocks: Blocks = [(kind, re.findall(r'"([^"]+)"', names), body) for kind, names, body in BLOCK.findall(text)]
-    rules: list[Callable[[str, Blocks], Iterator[str]]] = [
-        undocumented, unused, unpinned, misnamed, old_syntax,
-    ]  # fmt: skip
+    rules = (undocumented, unused, unpinned, misnamed, old_syntax)
     return [offence for rule in rules for offence in rule(text, blocks)]
 
 
