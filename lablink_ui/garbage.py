@@ -9,6 +9,8 @@ import asyncio
 import gc
 import time
 
+from nicegui import Client
+
 # Allocations before the young are looked through, and rounds of theirs before the middle-aged are; the old are ours.
 # What is alive is looked through in one go, at 1 us for each object: 4,000 hold everybody for 4 ms, 10,000 for 10.
 YOUNG, ROUNDS, NEVER = 1_000, 4, 1_000_000
@@ -17,11 +19,12 @@ ENOUGH = 250
 LOOK_S = 1.0
 # Of one core, over ``LOOK_S``.
 QUIET_SHARE = 0.15
-# What has gone holds memory until it is collected, a page a third of a megabyte.
+# Pages leave nothing that waits for a collection (cycles.py); the rest is little, and can wait.
 SOONEST_S, LATEST_S = 30.0, 120.0
-# With hundreds of pages one takes a second, with a thousand more, and a class is quiet between any two arrivals: so
-# little of the time at most, of which one request in a hundred shall not notice anything.
-MOST_SHARE = 0.005
+# By what is measured; before the first one among so many pages, by how many they are: 2,400 objects each.
+PAGE_S = 0.003
+# A class is quiet between any two arrivals: of a thousand requests one, at most, shall find a collection in its way.
+MOST_SHARE = 0.001
 
 
 def hold_back_collections() -> None:
@@ -33,16 +36,20 @@ def hold_back_collections() -> None:
 
 async def collect_when_quiet() -> None:
     """Collects once there is a reason to, and little else to do; or when it has waited for too long. For ever."""
-    collected_at, soonest_s, latest_s = time.monotonic(), SOONEST_S, LATEST_S
+    collected_at = wanted_at = time.monotonic()
+    takes_s = 0.0
     while True:
         began_at, worked_s = time.monotonic(), time.process_time()
         await asyncio.sleep(LOOK_S)
         now = time.monotonic()
-        if gc.get_count()[2] < ENOUGH or now - collected_at < soonest_s:
+        if gc.get_count()[2] < ENOUGH:
+            wanted_at = now
+            continue
+        fair_s = max(takes_s, PAGE_S * len(Client.instances)) / MOST_SHARE
+        if now - collected_at < max(SOONEST_S, fair_s):
             continue
         is_quiet = time.process_time() - worked_s < QUIET_SHARE * (now - began_at)
-        if is_quiet or now - collected_at > latest_s:
+        if is_quiet or now - max(collected_at, wanted_at) > max(LATEST_S, fair_s):
             gc.collect()
-            collected_at = time.monotonic()
-            fair_s = (collected_at - now) / MOST_SHARE
-            soonest_s, latest_s = max(SOONEST_S, fair_s), max(LATEST_S, fair_s)
+            collected_at = wanted_at = time.monotonic()
+            takes_s = collected_at - now

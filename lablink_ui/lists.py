@@ -48,6 +48,7 @@ class LineList:
         self._nothing, self._on_act = nothing, on_act
         self._shown: Sequence[tuple[int, Line]] | None = None
         self._box: Element = tag("ul", "lines", aria_label=label)
+        self._box.client.on_delete(self._end)
 
     def show(self, lines: Sequence[tuple[int, Line]]) -> None:
         """Shows these lines, each with its number, if they differ from those that are shown."""
@@ -80,6 +81,10 @@ class LineList:
                     testid=line.verb_testid,
                     aria_label=f"{line.verb}: {line.title}",
                 )
+
+    def _end(self) -> None:
+        """Holds on to nothing of a page that has gone."""
+        self._on_act = None
 
 
 def _draw_detail(detail: Detail) -> None:

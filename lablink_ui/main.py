@@ -29,6 +29,7 @@ from backend.logs import set_up_logging
 from backend.settings import Settings
 from backend.spans import sending_spans
 from lablink_ui.compression import Compression
+from lablink_ui.cycles import cut_cycles
 from lablink_ui.garbage import collect_when_quiet, hold_back_collections
 from lablink_ui.handlers import remember_handlers
 from lablink_ui.nonces import ScriptNonces
@@ -68,6 +69,7 @@ def make_app(house: House) -> FastAPI:
     # Outermost: everything within sees who really asks, and under which name.
     app.add_middleware(TrustedProxies, networks=settings.server.trusted_proxies)
     remember_handlers()
+    cut_cycles()
     add_assets(app)
     add_pages(app)
     add_refusals(app, nicegui_app)

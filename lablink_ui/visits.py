@@ -147,10 +147,11 @@ class Reader:
     """Reads something for a page whenever asked: one reading at a time, and once more if asked meanwhile."""
 
     def __init__(self, read: Callable[[], Awaitable[None]]) -> None:
-        self._read = read
+        self._read: Callable[[], Awaitable[None]] | None = read
         self._is_wanted = False
         self._is_reading = False
-        self._client = ui.context.client
+        self._client: Client | None = ui.context.client
+        self._client.on_delete(self._end)
 
     def ask(self) -> None:
         """Asks for a (further) reading."""
@@ -161,7 +162,7 @@ class Reader:
 
     async def _run(self) -> None:
         try:
-            while self._is_wanted and not self._client.is_deleted:
+            while self._is_wanted and self._read and self._client:
                 self._is_wanted = False
                 try:
                     with self._client:
@@ -171,6 +172,10 @@ class Reader:
                     await asyncio.sleep(RETRY_S)
         finally:
             self._is_reading = False
+
+    def _end(self) -> None:
+        """Holds on to nothing of a page that has gone."""
+        self._read = self._client = None
 
 
 async def attempt(action: Callable[[], Awaitable[str | None]]) -> bool:

@@ -1,0 +1,39 @@
+"""Cycles: a page that has gone is given back at once, because nothing of it holds on to itself.
+
+What refers to itself in a circle waits for a full collection of garbage, which looks through all that lives: among a
+thousand open pages it takes seconds, in which nothing else happens. NiceGUI's elements hold on to one another by weak
+references; what is cut here are the circles that are left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from nicegui import Client, app
+from nicegui.element import Element
+
+_end_element = Element._handle_delete  # noqa: SLF001 - NiceGUI's own place for what happens at an element's end
+
+
+def cut_cycles() -> None:
+    """From here on pages, and parts of pages, fall apart as soon as they are gone."""
+    Element._handle_delete = _cut_element  # type: ignore[assignment, method-assign]  # noqa: SLF001
+    app.on_delete(_cut_client)
+
+
+def _cut_element(element: Element) -> None:
+    _end_element(element)
+    # Each calls a method of its own when it changes.
+    for collection in (element.props, element.classes, element.style):
+        collection._change_handlers.clear()  # noqa: SLF001
+
+
+def _cut_client(client: Client) -> None:
+    # Not at once: the other handlers of its end are still to come.
+    asyncio.get_running_loop().call_soon(_forget_handlers, client)
+
+
+def _forget_handlers(client: Client) -> None:
+    client.connect_handlers.clear()
+    client.disconnect_handlers.clear()
+    client.delete_handlers.clear()

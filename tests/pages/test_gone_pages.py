@@ -1,0 +1,67 @@
+"""A page that has gone is given back at once: what waits for a collection of garbage makes it last, for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+
+from lablink_ui.swarm.consoles import sign_in
+from lablink_ui.swarm.http import Client
+from lablink_ui.swarm.page import Page
+from lablink_ui.swarm.target import Target, find_target
+from tests.harness.server import PASSWORD, Server
+from tests.harness.uncollected_server import PATH
+from tests.harness.waiting import until
+from tests.pages.desks import KEY
+from tests.pages.states import FURNISHED, State
+from tests.pages.worlds import SETTINGS, World
+
+# No pages of ours: NiceGUI's own for what is not there.
+OF_NOBODY = ("/nowhere", "/seat/open/spent")
+
+
+async def test_a_page_that_has_gone_leaves_nothing_that_waits_for_a_collection(furnished, tmp_path) -> None:
+    server = Server(
+        # States of pools stand there, and all servers of one database share them.
+        furnished.server.home,
+        *SETTINGS,
+        "server.reconnect_timeout_s=3",
+        database_url=furnished.database_url,
+        environment={"LABLINK_KEYS": KEY},
+        program=(sys.executable, "-m", "tests.harness.uncollected_server"),
+    )
+    server.log = tmp_path / "server.log"
+    await server.start()
+    try:
+        target = find_target(server.url)
+        admin = Client(target)
+        await sign_in(admin, PASSWORD)
+        async with AsyncExitStack() as stack:
+            seen = {(state.path, state.seat): state for state in FURNISHED if state.path not in OF_NOBODY}
+            await asyncio.gather(*(look(stack, target, admin, furnished.world, state) for state in seen.values()))
+            assert (await ask(server))["pages"] >= len(seen)
+        gone = await until(lambda: ask(server, at_most=1), what="the pages have gone")
+        assert gone["left"] == {}
+        admin.close()
+    finally:
+        await server.close()
+
+
+async def look(stack: AsyncExitStack, target: Target, admin: Client, world: World, state: State) -> None:
+    """Opens a page as whoever it is for; it stays open until the stack is left."""
+    client = Client(target)
+    stack.callback(client.close)
+    if state.is_admin:
+        client.cookies |= admin.cookies
+    elif state.seat:
+        client.cookies["lablink-browser"] = world.seats[state.seat]
+    page = Page(client, on_problem=lambda _: None)
+    stack.push_async_callback(page.close)
+    await page.open(state.path.format(**world.operations, **world.words))
+    await page.until(lambda: page.is_connected, within_s=30, what=f"{state.path}, connected")
+
+
+async def ask(server: Server, at_most: int = 1_000) -> dict:
+    answer = (await server.api.get(PATH)).json()
+    return answer if answer["pages"] <= at_most else {}
