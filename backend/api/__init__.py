@@ -41,6 +41,8 @@ def add_api(app: FastAPI, *, body_limit_bytes: int, secure: bool, has_metrics: b
     people = (seats, seat, seat_crd, terminals, oidc)
     for_admins = (admin, upkeep, tokens, history, log_files, rosters, schedules, rehearsals, alarms)
     parts = (probes, metrics, agents, boots, *people, *for_admins)
+    # First what comes most often: routes are looked through in this order.
+    app.include_router(agents.reports)
     for module in parts:
         app.include_router(module.router)
     rest = APIRouter()

@@ -24,7 +24,7 @@ from backend.services.vm_logs import LogBatch
 
 router = APIRouter(prefix="/api", tags=["agent"], responses=refusals(401, 422, 429))
 # Of a thousand machines each 20 s, and of whoever writes a log: there the framework's own share counts.
-reports = APIRouter(route_class=AgentReport)
+reports = APIRouter(prefix="/api", tags=["agent"], responses=refusals(401, 422, 429), route_class=AgentReport)
 BIGGEST_ID = 2**63 - 1
 # The way here takes time too: times of lines stay as they are while they are about right.
 BEARABLE_SKEW_MS = 2_000
@@ -123,6 +123,3 @@ def _by_our_clock(ats_ms: list[int] | None, sent_at_ms: int | None, now: datetim
         return None
     skew_ms = int(now.timestamp() * 1_000) - sent_at_ms
     return ats_ms if abs(skew_ms) < BEARABLE_SKEW_MS else [max(0, at_ms + skew_ms) for at_ms in ats_ms]
-
-
-router.include_router(reports)

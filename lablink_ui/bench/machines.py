@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from lablink_ui.bench.loadgen import drive, request
 from lablink_ui.bench.server import BenchServer
@@ -56,5 +57,5 @@ async def join(server: BenchServer, count: int, *, pool: str = POOL, prefix: str
 
 
 def _boot(hostname: str, token: str) -> bytes:
-    body = {"hostname": hostname, "boot_id": _HEALTHY["boot_id"], "agent_version": "bench"}
+    body = {"hostname": hostname, "boot_id": _HEALTHY["boot_id"], "agent_version": version("lablink")}
     return request("POST", "/api/vm_startup", body, token=token)
