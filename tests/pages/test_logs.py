@@ -88,7 +88,7 @@ async def test_twenty_thousand_lines_are_a_few_hundred_in_the_page_and_hold_stil
     await record_vm_logs(db, batches)
     page = await admin.go("/admin/instances/genomics-007")
     log, follow = page.get_by_test_id("vm-log"), page.get_by_test_id("vm-log-follow")
-    await expect(log).to_contain_text(f"number {len(lines) - 1}")
+    await expect(log).to_contain_text(f"number {len(lines) - 1}", timeout=20_000)
     assert await page.locator(".log .line").count() <= LONGEST_DOM
     await page.get_by_test_id("vm-log-search").fill("number 2499")
     await expect(page.get_by_test_id("vm-log-count")).to_have_text("10 matches")
