@@ -17,10 +17,12 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = self.worked_s = self.share = 0.0
         self.rounds, self.takes_s, self.collected_at = garbage.ENOUGH, 0.0, list[float]()
+        self.pages: dict[int, str] = {}
         monkeypatch.setattr(garbage, "time", SimpleNamespace(monotonic=self._look, process_time=self._work))
         monkeypatch.setattr(
             garbage, "gc", SimpleNamespace(get_count=lambda: (0, 0, self.rounds), collect=self._collect)
         )
+        monkeypatch.setattr(garbage, "Client", SimpleNamespace(instances=self.pages))
         monkeypatch.setattr(garbage, "LOOK_S", 0.0)
 
     def _look(self) -> float:
@@ -76,6 +78,23 @@ async def test_one_that_takes_seconds_comes_the_more_rarely(machine: Machine, sh
     assert len(machine.collected_at) == 1
     await machine.live(110)
     assert len(machine.collected_at) == 2
+
+
+async def test_among_a_thousand_pages_already_the_first_one_waits(machine: Machine) -> None:
+    machine.share = 0.05
+    machine.pages |= dict.fromkeys(range(1_000), "")
+    await machine.live(2_900)
+    assert machine.collected_at == []
+    await machine.live(110)
+    assert len(machine.collected_at) == 1
+
+
+async def test_a_class_that_comes_after_a_night_is_not_held_up_by_what_the_night_did_not_need(machine: Machine) -> None:
+    machine.rounds = 0
+    await machine.live(8 * 3_600)
+    machine.rounds, machine.share = garbage.ENOUGH, 0.6
+    await machine.live(90)
+    assert machine.collected_at == []
 
 
 async def test_where_little_was_made_there_is_nothing_to_collect(machine: Machine) -> None:
