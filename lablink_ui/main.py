@@ -33,6 +33,7 @@ from lablink_ui.cycles import cut_cycles
 from lablink_ui.garbage import collect_when_quiet, hold_back_collections
 from lablink_ui.handlers import remember_handlers
 from lablink_ui.nonces import ScriptNonces
+from lablink_ui.page_turns import PageTurns
 from lablink_ui.pages import add_pages
 from lablink_ui.refusals import add_refusals
 from lablink_ui.theme import add_assets, favicon
@@ -77,6 +78,7 @@ def make_app(house: House) -> FastAPI:
     nicegui_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     # Within the compression.
     nicegui_app.add_middleware(ScriptNonces)
+    nicegui_app.add_middleware(PageTurns)
     # Last: what is registered after it would never be reached.
     ui.run_with(
         app,
