@@ -149,6 +149,7 @@ async def test_a_later_boot_installs_nothing_and_brings_the_container_back(born:
     assert [each.token for each in born.server.of("/api/vm_startup")] == born.server.agent_tokens
 
 
+@pytest.mark.long
 async def test_an_agent_whose_python_has_gone_is_installed_again(born: Birth) -> None:
     (installed,) = (born.machine.root / "opt/lablink").glob("agent-*/venv/bin/python")
     installed.unlink()

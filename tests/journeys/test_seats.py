@@ -224,6 +224,7 @@ async def test_from_the_line_to_a_seat_that_warns_before_its_end_and_stays_by_on
         assert bob.errors == []
 
 
+@pytest.mark.long
 async def test_a_seat_moves_to_another_machine_and_an_admin_makes_a_new_key(
     shared_server: Server, admin: Visitor, people: list[Visitor]
 ) -> None:

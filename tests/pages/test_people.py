@@ -104,6 +104,7 @@ async def test_an_invited_viewer_comes_in_and_is_shown_nothing_to_change(
     assert other.errors == []
 
 
+@pytest.mark.long
 async def test_a_revoked_session_ends_its_open_pages_and_a_new_role_draws_them_anew(
     admin: Visitor, other: Visitor, shared_server: Server
 ) -> None:
