@@ -230,7 +230,7 @@ FURNISHED = (
     State("fleet", "/admin/fleet"),
     State("machines-trouble", "/admin/instances", act=filter_trouble, is_variant=True),
     State("machines-nothing-matches", "/admin/instances", act=search_nothing, is_variant=True),
-    State("machines-selected", "/admin/instances", act=select_three, is_further=True),
+    State("machines-selected", "/admin/instances", act=select_three),
     State("machines-dialog", "/admin/instances", act=ask_to_destroy),
     State("machines-offline", "/admin/instances", act=lose_socket, is_further=True),
     State("machines-stale", "/admin/instances", act=pretend_stale, is_variant=True),
