@@ -94,7 +94,6 @@ async def test_root_joins_and_the_agent_is_a_service(machine: Machine, server: S
     assert (machine.root / "opt/lablink").stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.long
 async def test_somebody_who_is_not_root_joins_with_a_process(
     machine: Machine, server: Server, lines: list[str]
 ) -> None:
