@@ -49,7 +49,7 @@ async def collect_when_quiet() -> None:
         if now - collected_at < max(SOONEST_S, fair_s):
             continue
         is_quiet = time.process_time() - worked_s < QUIET_SHARE * (now - began_at)
-        if is_quiet or now - max(collected_at, wanted_at) > max(LATEST_S, fair_s):
+        if is_quiet or now - wanted_at > max(LATEST_S, fair_s):
             gc.collect()
             collected_at = wanted_at = time.monotonic()
             takes_s = collected_at - now

@@ -7,6 +7,7 @@ they all come, the last ones late.
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,20 +28,12 @@ class PageTurns:
             await self._app(scope, receive, send)
             return
         await self._turns.acquire()
-        is_made = False
+        with ExitStack() as turn:
+            turn.callback(self._turns.release)
 
-        def leave() -> None:
-            nonlocal is_made
-            if not is_made:
-                is_made = True
-                self._turns.release()
+            async def send_and_leave(message: Message) -> None:
+                # It is made; how fast somebody takes it is nobody else's business.
+                turn.close()
+                await send(message)
 
-        async def send_and_leave(message: Message) -> None:
-            # It is made; how fast somebody takes it is nobody else's business.
-            leave()
-            await send(message)
-
-        try:
             await self._app(scope, receive, send_and_leave)
-        finally:
-            leave()
