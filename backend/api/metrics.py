@@ -4,6 +4,7 @@ never a hostname, an e-mail or an id, so that there are as many series tomorrow 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections import Counter as Tally
@@ -194,6 +195,7 @@ def _show_server(figures: _Figures, house: House) -> None:
     figures.show("lablink_listener_connected", "Whether Postgres' notices are heard", house.listener.connected)
     figures.show("lablink_event_loop_lag_seconds", "By how much the server was late, several times", house.watch.lag_s)
     figures.show("lablink_disk_free_ratio", "Free space of the data directory's disk", house.watch.disk_free_pct / 100)
+    figures.show("lablink_asyncio_tasks", "Tasks of the event loop", len(asyncio.all_tasks()))
     failing = sum(state.last_error is not None for state in house.supervisor.states.values())
     figures.show("lablink_tasks_failing", "Background tasks that failed last time", failing)
 

@@ -1,4 +1,4 @@
-"""Sweeps: the rules of time, applied again and again.
+"""Sweeps: the rules of time, applied again and again, where there is anything to apply them to.
 
 Of several processes one leads and sweeps for all; when it dies another one does, within seconds. Each sweep is
 idempotent all the same: for a moment two may believe that they lead.
@@ -6,6 +6,7 @@ idempotent all the same: for a moment two may believe that they lead.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 
@@ -17,6 +18,7 @@ from backend.services.budgets import watch_budgets
 from backend.services.claim_times import keep_times
 from backend.services.claims import list_pools_waiting, serve_waiting
 from backend.services.commands import expire_commands
+from backend.services.duties import Duty, list_duties
 from backend.services.healing import heal
 from backend.services.healing_limits import HealingLimits
 from backend.services.history import average_samples
@@ -34,6 +36,8 @@ from backend.tasks.server_watch import ServerWatch
 from backend.tasks.supervisor import Supervisor
 
 STALLED_JOB_S = 15
+# Sweeps that come at about the same time ask once what there is to do.
+FRESH_S = 0.5
 
 
 class Sweeps:
@@ -56,6 +60,7 @@ class Sweeps:
         self._presence = presence
         self._channels = AlarmChannels(db, settings)
         self._rehearser = Rehearser(db, settings)
+        self._duties = _Duties(db)
         listener.subscribe(on_gap=self._hear_again)
 
     def start(self, supervisor: Supervisor) -> None:
@@ -64,17 +69,20 @@ class Sweeps:
         def sweep(name: str, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
             supervisor.start_every(f"sweep: {name}", every_s, self._presence.leading(work))
 
-        sweep("silence", 2, self.sweep_silence)
-        sweep("deadlines", 2, self.sweep_deadlines)
-        sweep("lines", 2, self.sweep_lines)
-        sweep("seats", 2, self.sweep_seats)
+        def sweep_if(duty: Duty, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+            sweep(duty, every_s, self._duties.if_due(duty, work))
+
+        sweep_if(Duty.SILENCE, 2, self.sweep_silence)
+        sweep_if(Duty.DEADLINES, 2, self.sweep_deadlines)
+        sweep_if(Duty.LINES, 2, self.sweep_lines)
+        sweep_if(Duty.SEATS, 2, self.sweep_seats)
         # In each process: whether a worker of this computer is dead, only this computer knows.
-        supervisor.start_every("sweep: runs", 2, self.sweep_runs)
-        sweep("refills", 5, self.sweep_refills)
-        sweep("healing", 3, self.sweep_healing)
-        sweep("schedules", 5, self.sweep_schedules)
-        sweep("rehearsals", 1, self._rehearser.carry_on)
-        sweep("replays", 2, self._rehearser.replay)
+        supervisor.start_every(f"sweep: {Duty.RUNS}", 2, self._duties.if_due(Duty.RUNS, self.sweep_runs))
+        sweep_if(Duty.REFILLS, 5, self.sweep_refills)
+        sweep_if(Duty.HEALING, 3, self.sweep_healing)
+        sweep_if(Duty.SCHEDULES, 5, self.sweep_schedules)
+        sweep_if(Duty.REHEARSALS, 1, self._rehearser.carry_on)
+        sweep_if(Duty.REPLAYS, 2, self._rehearser.replay)
         sweep("budgets", 15, self.sweep_budgets)
         sweep("averages", 60, self.sweep_averages)
         supervisor.start("event loop", self._watch.measure)
@@ -153,3 +161,29 @@ class Sweeps:
 
     def _hear_again(self) -> None:
         self._hearing_since = time.monotonic()
+
+
+class _Duties:
+    """What there is to do, as it was a moment ago."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._asking = asyncio.Lock()
+        self._due: frozenset[Duty] = frozenset()
+        self._asked_at: float | None = None
+
+    def if_due(self, duty: Duty, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """``work``, where it may have something to do."""
+
+        async def work_if_due() -> None:
+            if duty in await self._list():
+                await work()
+
+        return work_if_due
+
+    async def _list(self) -> frozenset[Duty]:
+        async with self._asking:
+            if self._asked_at is None or time.monotonic() - self._asked_at > FRESH_S:
+                self._due = await list_duties(self._db)
+                self._asked_at = time.monotonic()
+            return self._due

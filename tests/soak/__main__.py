@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from tests.soak.crashes import CRASHES
 from tests.soak.fleet import FLEET
 from tests.soak.gpus import GPUS
+from tests.soak.hour import HOUR
 from tests.soak.lecture import CLASS
 from tests.soak.long_tests import LONG
 from tests.soak.memory import Memory, get_commit
@@ -24,7 +25,7 @@ from tests.soak.silence import SILENCE
 from tests.soak.storm import STORM
 from tests.soak.wifi import WIFI
 
-_ALL = (CRASHES, STORM, WIFI, LONG, MENDING, GPUS, SILENCE, FLEET, CLASS)
+_ALL = (CRASHES, STORM, WIFI, LONG, MENDING, GPUS, SILENCE, FLEET, CLASS, HOUR)
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
 PASSED, VIOLATED, UNFINISHED = 0, 1, 75
 _EPILOG = """\

@@ -15,6 +15,7 @@ from backend.errors import LabLinkError
 from backend.services.claim_times import touch_claim
 from backend.services.claims import list_claims, request_claim, serve_waiting
 from backend.services.commands import expire_commands, list_commands_for_agent
+from backend.services.duties import list_duties
 from backend.services.enrolments import authenticate_agent
 from backend.services.events import EventFilter, list_events
 from backend.services.heartbeats import record_heartbeats
@@ -106,6 +107,7 @@ HOT: dict[str, Callable[[Database], Awaitable[object]]] = {
     "a machine's events": lambda db: list_events(db, EventFilter(vm_id=1)),
     "the newest events": lambda db: list_events(db, EventFilter()),
     "overdue commands": expire_commands,
+    "what there is to do": list_duties,
 }
 
 
