@@ -128,7 +128,7 @@ async def follow(
     start(snapshot)
     frame.set_live(is_live=snapshot.is_live)
     frame.ring(snapshot.ringing)
-    forget = house.live.subscribe(take)
+    forget = house.live.subscribe(take, is_page=True)
     client.on_delete(forget)
     return forget
 

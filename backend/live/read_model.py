@@ -65,22 +65,27 @@ class ReadModel:
         self._listener = listener
         self._max_hz = max_hz
         self._backup_poll_s = backup_poll_s
-        self._subscribers: list[Subscriber] = []
+        # Whether each is a page.
+        self._subscribers: dict[Subscriber, bool] = {}
         self._dirty: dict[str, set[int]] = defaultdict(set)
         self._parents: dict[str, set[int]] = defaultdict(set)
         self._everything = True
         self._news = asyncio.Event()
         listener.subscribe(self._note, on_gap=self._note_gap, on_lost=self._note_loss)
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+    def subscribe(self, subscriber: Subscriber, *, is_page: bool = False) -> Callable[[], None]:
         """Calls ``subscriber`` (which must not block) with each change set. Returns what ends it."""
-        self._subscribers.append(subscriber)
-        return lambda: self._subscribers.remove(subscriber) if subscriber in self._subscribers else None
+        self._subscribers[subscriber] = is_page
+
+        def end() -> None:
+            self._subscribers.pop(subscriber, None)
+
+        return end
 
     @property
     def pages(self) -> int:
-        """How many subscribers there are."""
-        return len(self._subscribers)
+        """How many pages are open."""
+        return sum(self._subscribers.values())
 
     async def run(self) -> None:
         """Keeps the snapshot true until cancelled. While Postgres is away it stays as it was, marked as not live."""
