@@ -79,6 +79,8 @@ def make_app(house: House) -> FastAPI:
     # Within the compression.
     nicegui_app.add_middleware(ScriptNonces)
     nicegui_app.add_middleware(PageTurns)
+    # We keep nothing there, and NiceGUI keeps that for a month for every page there ever was.
+    nicegui_app.storage.max_tab_storage_age = settings.server.reconnect_timeout_s
     # Last: what is registered after it would never be reached.
     ui.run_with(
         app,

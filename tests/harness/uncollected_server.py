@@ -8,6 +8,7 @@ from collections import Counter
 
 from fastapi import FastAPI
 from nicegui import Client
+from nicegui import app as nicegui_app
 from nicegui.element import Element
 from nicegui.elements.timer import Timer
 
@@ -26,7 +27,8 @@ def make_app(house: House) -> FastAPI:
     # Before the pages, which answer whatever nobody else does.
     async def tell() -> dict[str, object]:
         left = (each for each in gc.get_objects() if isinstance(each, Client | Element))
-        return {"pages": len(Client.instances), "left": Counter(_name(each) for each in left if _has_gone(each))}
+        gone = Counter(_name(each) for each in left if _has_gone(each))
+        return {"pages": len(Client.instances), "tabs": len(nicegui_app.storage._tabs), "left": gone}
 
     app.add_api_route(PATH, tell)
     app.router.routes.insert(0, app.router.routes.pop())

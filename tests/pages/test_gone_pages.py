@@ -41,7 +41,7 @@ async def test_a_page_that_has_gone_leaves_nothing_that_waits_for_a_collection(f
             seen = {(state.path, state.seat): state for state in FURNISHED if state.path not in OF_NOBODY}
             await asyncio.gather(*(look(stack, target, admin, furnished.world, state) for state in seen.values()))
             assert (await ask(server))["pages"] >= len(seen)
-        await until(lambda: have_fallen_apart(server), what="the pages have fallen apart")
+        await until(lambda: have_fallen_apart(server), within_s=40, what="the pages have fallen apart")
         admin.close()
     finally:
         await server.close()
@@ -64,7 +64,7 @@ async def look(stack: AsyncExitStack, target: Target, admin: Client, world: Worl
 async def have_fallen_apart(server: Server) -> bool:
     said = await ask(server)
     # That of the sign-in, which no browser ever connected to, stays for a minute.
-    assert said["pages"] <= 1 and said["left"] == {}, said
+    assert said["pages"] <= 1 and said["left"] == {} and said["tabs"] == 0, said
     return True
 
 
