@@ -11,12 +11,15 @@ from nicegui import Client
 from nicegui import app as nicegui_app
 from nicegui.element import Element
 from nicegui.elements.timer import Timer
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 import lablink_ui.main
 from backend.house import House
 from lablink_ui.cli import main
 
 PATH = "/left"
+# A page, its parts, and its socket.
+KINDS = (Client, Element, WebSocketsSansIOProtocol)
 _make_app = lablink_ui.main.make_app
 
 
@@ -26,7 +29,7 @@ def make_app(house: House) -> FastAPI:
 
     # Before the pages, which answer whatever nobody else does.
     async def tell() -> dict[str, object]:
-        left = (each for each in gc.get_objects() if isinstance(each, Client | Element))
+        left = (each for each in gc.get_objects() if isinstance(each, KINDS))
         gone = Counter(_name(each) for each in left if _has_gone(each))
         return {"pages": len(Client.instances), "tabs": len(nicegui_app.storage._tabs), "left": gone}
 
@@ -35,14 +38,16 @@ def make_app(house: House) -> FastAPI:
     return app
 
 
-def _has_gone(each: Client | Element) -> bool:
+def _has_gone(each: object) -> bool:
+    if isinstance(each, WebSocketsSansIOProtocol):
+        return each.transport.is_closing()
     # Sleeps once more before it notices, and holds nothing but itself.
     if isinstance(each, Timer):
         return False
     return each.is_deleted or (isinstance(each, Element) and each._client() is None)
 
 
-def _name(each: Client | Element) -> str:
+def _name(each: object) -> str:
     return f"page {each.page.path}" if isinstance(each, Client) else type(each).__name__
 
 
