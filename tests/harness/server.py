@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import ssl
@@ -27,6 +28,7 @@ PASSWORD = "a password for tests"
 API_TOKEN = "a-token-for-tests-of-more-than-24"
 LABLINK = Path(sys.executable).parent / "lablink"
 COMMAND = (str(LABLINK),)
+FIGURE = re.compile(r"^(\w+) ([0-9.eE+-]+)$", re.MULTILINE)
 FAST = ("agent.heartbeat_interval_s=2",)
 # Reading the system's certificates takes 20 ms, for each client again, and none of them speaks TLS.
 TLS = ssl.create_default_context()
@@ -151,6 +153,12 @@ class Server:
     def count_begun(self) -> int:
         """How many machines were ever begun here: cheap to ask again and again, unlike what runs."""
         return sum((machine / "agent.log").exists() for machine in (self.home / "vms").glob("[!.]*"))
+
+    async def figures(self) -> dict[str, float]:
+        """What `/metrics` says of the server itself, by name; it needs ``server.metrics=true``."""
+        answer = await self.api.get("/metrics")
+        assert answer.status_code == 200, answer.text
+        return {name: float(value) for name, value in FIGURE.findall(answer.text)}
 
     async def list_vms(self) -> dict[str, dict[str, Any]]:
         """All VMs by hostname, by API."""

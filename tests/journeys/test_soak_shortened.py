@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.soak.__main__ import main
-from tests.soak.crashes import CRASHES
 from tests.soak.gpus import GPUS
 from tests.soak.memory import Memory
 from tests.soak.rounds import Scenario, play_round
@@ -16,11 +15,6 @@ from tests.soak.storm import play as play_storm
 
 pytestmark = pytest.mark.patient
 SEED = 1
-
-
-@pytest.mark.parametrize("number", [5])
-async def test_whatever_is_killed_everything_is_true_again(number: int) -> None:
-    await play_round(CRASHES, SEED, number)
 
 
 async def test_a_gpu_that_breaks_as_nvml_tells_of_it_is_off_the_offer_and_mended_up_the_ladder() -> None:

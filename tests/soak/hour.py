@@ -6,7 +6,6 @@ it is must be the same in the last quarter as in the second.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -36,7 +35,6 @@ gives_back: 20 %
 # A page that lost its Wi-Fi at the end of a class is kept for so long, and classes come soon after one another.
 SETTINGS = ("pool.default.max=500", "server.metrics=true", "server.reconnect_timeout_s=20")
 _OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-_FIGURE = re.compile(r"^(\w+) ([0-9.eE+-]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -107,8 +105,7 @@ async def _hold_class(game: Round, server: Server, db: Database, class_: str, *,
     assert report["verdict"] == "ok", report["reasons"]
 
     async def figures_when_all_have_left() -> dict[str, float]:
-        said = (await server.api.get("/metrics")).text
-        figures = {name: float(value) for name, value in _FIGURE.findall(said)}
+        figures = await server.figures()
         assert figures["lablink_pages"] == 1, figures
         assert not await server.list_vms()
         return figures

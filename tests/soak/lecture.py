@@ -95,7 +95,8 @@ async def _recovers(game: Round, server: Server) -> None:
             return True
 
         await until(is_well, within_s=RECOVERED_S, what="all is well again")
-    game.say(f"well again {time.monotonic() - began:.1f} s after its end")
+    took_s, memory = time.monotonic() - began, (await server.figures())["process_resident_memory_bytes"]
+    game.say(f"well again {took_s:.1f} s after its end, with {memory / 2**20:.0f} MB")
 
 
 CLASS = Scenario(

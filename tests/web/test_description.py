@@ -36,9 +36,9 @@ from tests.harness.server import API_TOKEN, Server
 
 EXAMPLES = 3
 TOKENS = {"viewer": "a-token-of-somebody-who-only-looks", "operator": "a-token-of-somebody-who-runs-it"}
-CREDENTIALS = ("nothing", "seat", "enrolment", "agent", "viewer", "admin")
+CREDENTIALS = ("nothing", "seat", "agent", "admin")
 # What each may do is nearly what one of the others may.
-FURTHER = ("unknown", "browser", "key", "operator", "session")
+FURTHER = ("unknown", "browser", "key", "enrolment", "viewer", "operator", "session")
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
