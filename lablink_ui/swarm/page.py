@@ -232,6 +232,8 @@ class Page:
         while True:
             message = str(await self._socket.recv())
             await self._network.wait()
+            if self._socket.transport.is_closing():
+                raise OSError("what had come before the cut is of no use")
             if message == "2":
                 await self._socket.send("3")
             elif message.startswith("42"):
