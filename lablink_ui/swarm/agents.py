@@ -66,7 +66,7 @@ class Machine:
         self._client = Client(target)
         self._luck = random.Random(hostname)  # noqa: S311 - the same machine in every run
         self._boot, self._interval_s = 1, 20.0
-        self._stopped = asyncio.Event()
+        self._stopped, self._is_leaving = asyncio.Event(), False
         self._underway: dict[int, asyncio.Task[None]] = {}
 
     async def enrol(self) -> None:
@@ -124,8 +124,10 @@ class Machine:
                     self._take(command["id"], command["kind"])
                 backoff.reset()
                 if self._underway:
-                    # Their commands are delivered at every poll, until they have a result.
-                    await asyncio.wait(self._underway.values(), timeout=ERRAND_PAUSE_S)
+                    # Their commands are delivered at every poll, until they have a result. With that of a farewell
+                    # the token dies, and a poll of the same moment would be refused.
+                    pause_s = None if self._is_leaving else ERRAND_PAUSE_S
+                    await asyncio.wait(self._underway.values(), timeout=pause_s)
             except Failed as exc:
                 await asyncio.sleep(self._note(exc, backoff))
 
@@ -133,6 +135,7 @@ class Machine:
         # A machine that leaves leaves clean: it is told again.
         if command_id in self._underway or (kind == "stop" and self._underway):
             return
+        self._is_leaving = kind == "stop"
         task = asyncio.create_task(self._obey(command_id, kind))
         self._underway[command_id] = task
         task.add_done_callback(lambda _: self._underway.pop(command_id, None))
