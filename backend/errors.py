@@ -35,6 +35,10 @@ class Unauthenticated(LabLinkError):
     status = 401
 
 
+class Revoked(Unauthenticated):
+    """A credential that was right once: who shows it guesses nothing."""
+
+
 class Forbidden(LabLinkError):
     """A valid credential that may not do this."""
 

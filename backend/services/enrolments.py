@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database, violated_constraint
-from backend.errors import Conflict, InvalidInput, Unauthenticated
+from backend.errors import Conflict, InvalidInput, Revoked, Unauthenticated
 from backend.models import Enrolment, Pool, Vm
 from backend.services.actor import Actor
 from backend.services.moves import move_vm, record_event
@@ -116,12 +116,14 @@ async def authenticate_agent(db: Database, token: str) -> AgentIdentity:
     """The VM behind an agent token.
 
     Raises:
-        Unauthenticated: the token is unknown or revoked, or its VM is gone.
+        Unauthenticated: the token is unknown; ``Revoked``, if it was known once or its VM is gone.
     """
     async with db.transaction() as session:
         found = await _find_by_agent_token(session, token)
         if found is None:
-            raise Unauthenticated("This agent token is unknown or was revoked.")
+            was_known = select(Enrolment.id).where(Enrolment.agent_token_hash == hash_token(token))
+            refusal = Unauthenticated if await session.scalar(was_known) is None else Revoked
+            raise refusal("This agent token is unknown or was revoked.")
         vm, enrolment = found
         return AgentIdentity(vm.id, vm.hostname, enrolment.id)
 

@@ -24,7 +24,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database
-from backend.errors import Throttled, Unauthenticated
+from backend.errors import Revoked, Throttled, Unauthenticated
 from backend.models import LoginFailure
 from backend.services.actor import Actor
 from backend.services.moves import record_event
@@ -122,6 +122,8 @@ async def counting_failures(db: Database, kind: str, *, throttle: Throttle, addr
     """
     try:
         yield
+    except Revoked:
+        raise
     except Unauthenticated:
         async with db.transaction() as session:
             await record_failure(session, db, keys_of(kind, address), throttle, address=address)

@@ -44,3 +44,13 @@ async def test_guessing_is_stopped_and_hinders_nobody_who_is_right(web_server, k
             "seat link": [],
         }[kind]
         assert {(await guess(guesser, kind, token)).status_code for token in right} <= {200}
+
+
+async def test_a_machine_that_left_and_still_asks_guesses_nothing(web_server) -> None:
+    async with client_from(web_server, "127.0.0.10") as machine:
+        (agent,) = await join(web_server, machine, 1, prefix="left")
+        await web_server.api.post("/api/admin/destroy", json={"hostnames": [agent.hostname]})
+        await agent.obey()
+        answers = [await guess(machine, "agent token", agent.token) for _ in range(22)]
+        assert {answer.status_code for answer in answers} == {401}
+        assert (await guess(machine, "agent token", "wrong")).status_code == 401
