@@ -94,9 +94,9 @@ class Server:
         if self._database_url:
             environment["LABLINK_DATABASE_URL"] = self._database_url
         arguments = [self._verb, f"server.port={self.port}", *self._settings]
+        if not (self._database_url or self._is_first):
+            prepared.prepare(self.home, PASSWORD)
         if not self._program:
-            if not (self._database_url or self._is_first):
-                prepared.prepare(self.home, PASSWORD)
             self.process = warm_start.start(arguments, environment, self.log)
             return
         with self.log.open("ab") as log:

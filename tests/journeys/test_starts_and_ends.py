@@ -28,7 +28,7 @@ async def test_a_demo_told_to_end_again_and_again_in_a_launch_ends_once_and_whol
 
 @pytest.mark.long
 async def test_a_start_told_to_end_at_any_moment_leaves_nothing_and_can_be_begun_anew(tmp_path: Path) -> None:
-    command = Server(tmp_path / "home", verb="demo", program=COMMAND)
+    command = Server(tmp_path / "home", verb="demo", program=COMMAND, is_first=True)
     command.spawn()
     maps = Path(f"/proc/{command.process.pid}/maps")
     await until(lambda: "pydantic_core" in maps.read_text(), every_s=0.005, what="it imports")
@@ -75,7 +75,7 @@ async def test_a_second_server_in_the_same_data_directory_is_refused_in_one_line
 
 
 async def test_a_port_in_use_is_said_in_one_line_and_nothing_is_started(tmp_path: Path) -> None:
-    server = Server(tmp_path / "home", program=COMMAND)
+    server = Server(tmp_path / "home", program=COMMAND, is_first=True)
     with socket.create_server(("127.0.0.1", server.port)):
         server.spawn()
         assert await ended(server) == 1

@@ -37,7 +37,7 @@ async def demo() -> AsyncIterator[Server]:
     if os.geteuid() == 0:
         shutil.chown(home, NOBODY)
         program, environment = (*BY_NOBODY, *COMMAND), {"HOME": str(home), "USER": NOBODY, "LOGNAME": NOBODY}
-    server = Server(home, verb="demo", environment=environment, program=program)
+    server = Server(home, verb="demo", environment=environment, program=program, is_first=True)
     try:
         await server.start()
         _, names = await server.launch(1)
