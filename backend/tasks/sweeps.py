@@ -7,6 +7,7 @@ idempotent all the same: for a moment two may believe that they lead.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection
 
@@ -170,7 +171,7 @@ class _Duties:
         self._db = db
         self._asking = asyncio.Lock()
         self._due: frozenset[Duty] = frozenset()
-        self._asked_at: float | None = None
+        self._asked_at = -math.inf
 
     def if_due(self, duty: Duty, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         """``work``, where it may have something to do."""
@@ -183,7 +184,7 @@ class _Duties:
 
     async def _list(self) -> frozenset[Duty]:
         async with self._asking:
-            if self._asked_at is None or time.monotonic() - self._asked_at > FRESH_S:
+            if time.monotonic() - self._asked_at > FRESH_S:
                 self._due = await list_duties(self._db)
                 self._asked_at = time.monotonic()
             return self._due
