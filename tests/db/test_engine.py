@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.db.embedded import EmbeddedPostgres
+from backend.db.embedded import SOCKET, EmbeddedPostgres
 from backend.db.engine import Database, plain_url
 from backend.db.jobs import RUN_OPERATION, defer
 from backend.db.migrate import migrate
@@ -18,6 +19,8 @@ from backend.errors import Unavailable
 from backend.services.operations import request_launch
 from backend.services.pools import PoolSpec, ensure_pool
 from tests.harness.server import LABLINK
+from tests.harness.waiting import until
+from tests.harness.wire import Wire
 from tests.services.worlds import ADMIN
 
 KILL_MYSELF = text("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -138,7 +141,40 @@ async def test_what_fails_in_a_transaction_leaves_nothing_behind(db: Database) -
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
 def test_a_url_is_taken_in_every_common_spelling(scheme: str) -> None:
-    assert (
-        plain_url(f"{scheme}://user@host:5432/name?sslmode=require")
-        == "postgresql://user@host:5432/name?sslmode=require"
-    )
+    plain = plain_url(f"{scheme}://user@host:5432/name?sslmode=require")
+    assert plain.startswith("postgresql://user@host:5432/name?sslmode=require&")
+    assert conninfo_to_dict(plain)["tcp_user_timeout"] == "15000"
+
+
+@pytest.mark.parametrize("moment", ["before_it_is_asked", "while_it_works"])
+async def test_a_postgres_whose_host_vanishes_is_unavailable(external: External, moment: str) -> None:
+    beside = Database(external.url)
+    async with Wire(external.home / "postgres" / SOCKET) as wire:
+        patience = "tcp_user_timeout=1000&keepalives_idle=1&keepalives_interval=1&keepalives_count=1"
+        db = Database(f"postgresql://postgres@127.0.0.1:{wire.port}/postgres?{patience}")
+        assert await answer(db) == 42
+        if moment == "before_it_is_asked":
+            wire.vanish()
+            with pytest.raises(Unavailable):
+                await answer(db)
+        else:
+            asked = asyncio.create_task(sleep_on(db))
+            await until(lambda: is_asleep(beside))
+            wire.vanish()
+            with pytest.raises(Unavailable):
+                await asked
+        # The address leads somewhere again: as after a change to the standby.
+        assert await answer(db) == 42
+        await db.close()
+    await beside.close()
+
+
+async def sleep_on(db: Database) -> None:
+    async with db.transaction() as session:
+        await session.execute(text("SELECT pg_sleep(25)"))
+
+
+async def is_asleep(db: Database) -> bool:
+    async with db.transaction() as session:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        return bool(await session.scalar(text(query)))

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import socket
+import struct
+from pathlib import Path
 from typing import Self
+
+# linux/filter.h and asm-generic/socket.h: a program of one instruction, which takes nothing of what comes.
+_TAKE_NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+_SO_ATTACH_FILTER = 26
 
 
 class Wire:
-    """Forwards to a port. While it is cut nothing goes through; whoever is connected hears nothing, as with Wi-Fi."""
+    """Forwards to a port or a socket of this machine. While it is cut nothing goes through; whoever is connected hears
+    nothing, as with Wi-Fi.
+    """
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    def __init__(self, target: int | Path) -> None:
+        self._target = target
         self._is_whole = asyncio.Event()
         self._is_whole.set()
         self._connections: set[asyncio.StreamWriter] = set()
@@ -28,12 +38,23 @@ class Wire:
 
     @property
     def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return int(self._server.sockets[0].getsockname()[1])
 
     def cut(self) -> None:
         """From now on silence, for old and new connections."""
         self._is_whole.clear()
+
+    def vanish(self) -> None:
+        """As when a host is gone: what is sent on the connections that there are is not even acknowledged."""
+        program = struct.pack("HP", 1, ctypes.addressof(_TAKE_NOTHING))
+        for writer in self._connections:
+            if writer.get_extra_info("socket").family == socket.AF_INET:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def mend(self) -> None:
         """What was connected before is dead; new connections come through."""
@@ -48,7 +69,7 @@ class Wire:
         self._connections.add(writer)
         try:
             await self._is_whole.wait()
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            there, back = await self._connect()
             self._connections.add(back)
             await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
         except OSError:
@@ -56,6 +77,11 @@ class Wire:
         finally:
             writer.close()
             self._connections.discard(writer)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._target, Path):
+            return await asyncio.open_unix_connection(self._target)
+        return await asyncio.open_connection("127.0.0.1", self._target)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
