@@ -110,6 +110,10 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -
 
 def _serve() -> None:
     gc.disable()
+    import uvicorn.lifespan.on
+    import uvicorn.protocols.http.httptools_impl
+    import uvicorn.protocols.websockets.websockets_sansio_impl  # noqa: F401 - what it would import when it serves
+
     from backend.settings import load_settings
     from lablink_ui import cli, main  # noqa: F401
 
