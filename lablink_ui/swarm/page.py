@@ -230,7 +230,7 @@ class Page:
     async def _listen(self) -> None:
         assert self._socket is not None
         while True:
-            message = str(await self._socket.recv())
+            message = await self._receive(self._socket)
             await self._network.wait()
             if self._socket.transport.is_closing():
                 raise OSError("what had come before the cut is of no use")
@@ -248,6 +248,16 @@ class Page:
                 raise _Reload
             elif message.startswith(("1", "41")):
                 return
+
+    async def _receive(self, socket: ClientConnection) -> str:
+        """The next message. What came before it is acknowledged after some silence: until then the server keeps it."""
+        while self.is_connected and self._network.is_set() and self._next_id != self._acked_id:
+            try:
+                async with asyncio.timeout(ACK_S):
+                    return str(await socket.recv())
+            except TimeoutError:
+                await self._acknowledge()
+        return str(await socket.recv())
 
     async def _hear(self, message: str) -> None:
         event, number = _EVENT.match(message), _ID.search(message)
