@@ -34,6 +34,7 @@ CHROMIUM = find_chromium()
 MakeServer = Twofold if os.environ.get("LABLINK_TEST_SERVERS") == "2" else Server
 _numbers = itertools.count(1)
 _empty: list[str] = []
+_databases: dict[str, Database] = {}
 # What a database must not have, to be emptied: somebody in it, something younger than itself, a year's data.
 LEFT = """
     SELECT FROM pg_stat_activity
@@ -119,8 +120,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
-    """Services' way to a fresh database."""
-    database = Database(database_url, now=clock)
+    """Services' way to a fresh database. What SQLAlchemy has compiled for one test serves the next."""
+    database = _databases.get(database_url) or Database(database_url)
+    _databases[database_url], database.now = database, clock
     yield database
     await database.close()
 
