@@ -34,7 +34,7 @@ class Notice:
     parents: tuple[int, ...] = ()
 
 
-async def send_notice(db: Database, table: str, ids: Collection[int]) -> None:
+async def send_notice(db: Database, table: str, ids: Collection[int], *, parents: Collection[int] = ()) -> None:
     """Says something to every process, this one included, beside what the triggers say.
 
     Raises:
@@ -43,8 +43,10 @@ async def send_notice(db: Database, table: str, ids: Collection[int]) -> None:
     listed = list(ids)
     async with db.transaction() as session:
         for first in range(0, len(listed), MOST_IDS):
-            payload = json.dumps({"table": table, "ids": listed[first : first + MOST_IDS]})
-            await session.execute(text("SELECT pg_notify(:channel, :said)"), {"channel": CHANNEL, "said": payload})
+            said = {"table": table, "ids": listed[first : first + MOST_IDS], "parents": list(parents)}
+            await session.execute(
+                text("SELECT pg_notify(:channel, :said)"), {"channel": CHANNEL, "said": json.dumps(said)}
+            )
 
 
 class NoticeListener:

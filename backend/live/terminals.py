@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from backend.db.engine import Database
-from backend.db.notices import Notice, NoticeListener, send_notice
+from backend.db.notices import BIGGEST_ID, Notice, NoticeListener, send_notice
 from backend.errors import Unauthenticated, Unavailable
 from backend.live.terminal_lines import (
     GOING,
@@ -66,6 +67,8 @@ class Terminals:
         self._lines: dict[int, Line] = {}
         self._doubt = asyncio.Event()
         self._leaving: set[asyncio.Task[None]] = set()
+        # By which it knows its own calls.
+        self._name = 1 + secrets.randbelow(BIGGEST_ID)
         listener.subscribe(self._note, on_gap=self._doubt.set)
 
     async def run(self) -> None:
@@ -262,12 +265,13 @@ class Terminals:
         for line in alone:
             line.called_at = now
         if alone:
-            await send_notice(self._db, _CALL, [line.id for line in alone])
+            await send_notice(self._db, _CALL, [line.id for line in alone], parents=[self._name])
 
     def _hear_call(self, notice: Notice) -> None:
         lines = [self._lines[number] for number in notice.ids if number in self._lines]
         ours = [line.id for line in lines if line.machine is not None]
-        if notice.table == _CALL and ours:
+        # An agent that came while our own call for it was on its way has met its browsers: they are not parted again.
+        if notice.table == _CALL and ours and self._name not in notice.parents:
             self._begin(self._answer(ours))
         elif notice.table == _MEET:
             for line in lines:

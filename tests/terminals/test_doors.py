@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
+import psutil
 import psycopg
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -78,6 +82,48 @@ async def test_a_browser_that_is_signed_out_loses_its_terminals_within_a_second(
         await connection.execute("UPDATE seat_browsers SET ended_at = now() WHERE ended_at IS NULL")
     assert await screen.closed(within_s=1) == 4_403
     assert await refused(lab, f"/api/seat/terminals/{number}", Origin=lab.url, Cookie=seat.cookie) == 403
+
+
+async def test_an_agent_that_comes_late_is_not_parted_from_its_browser_by_the_servers_own_call(lab, take_seat) -> None:
+    seat = await take_seat()
+    agent = psutil.Process(lab.vms.list_running()[seat.hostname])
+    async with (
+        database_of(lab) as db,
+        await psycopg.AsyncConnection.connect(db.conninfo, autocommit=True) as connection,
+    ):
+        await connection.execute("LISTEN lablink")
+        agent.suspend()
+        try:
+            number = await seat.open()
+            screen = await seat.connect(number)
+            called = await hear(connection, "terminal_calls")
+        finally:
+            agent.resume()
+        await screen.shows(f"@{seat.hostname}:~$ ")
+        beside = await seat.start()
+        (other,) = {each["id"] for each in (await seat.client.get("/api/seat/terminals")).json()["terminals"]} - {
+            number
+        }
+        # As if it had been on its way all the time; then one of another process, whose browser waits for the other one.
+        await say(connection, called)
+        await say(connection, {"table": "terminal_calls", "ids": [other]})
+        assert await beside.closed() == 1_013
+        await screen.type("echo st''ill\n")
+        await screen.shows("still")
+        assert screen.close_code is None
+
+
+async def hear(connection: psycopg.AsyncConnection, table: str) -> dict:
+    """The next thing that is said about this."""
+    async with asyncio.timeout(30):
+        async for notice in connection.notifies():
+            if (said := json.loads(notice.payload))["table"] == table:
+                return said
+    raise AssertionError("the connection ended")
+
+
+async def say(connection: psycopg.AsyncConnection, said: dict) -> None:
+    await connection.execute("SELECT pg_notify('lablink', %s)", (json.dumps(said),))
 
 
 async def test_a_frame_that_is_too_large_ends_the_connection(take_seat) -> None:
