@@ -30,7 +30,7 @@ from backend.settings import Settings
 from backend.spans import sending_spans
 from lablink_ui.compression import Compression
 from lablink_ui.cycles import cut_cycles
-from lablink_ui.garbage import collect_when_quiet, hold_back_collections
+from lablink_ui.garbage import collect_when_quiet, give_back_when_quiet, hold_back_collections
 from lablink_ui.handlers import remember_handlers
 from lablink_ui.nonces import ScriptNonces
 from lablink_ui.page_turns import PageTurns
@@ -219,6 +219,7 @@ class _Server(uvicorn.Server):
             self.has_served = True
             hold_back_collections()
             self._house.supervisor.start("garbage", collect_when_quiet)
+            self._house.supervisor.start("memory", give_back_when_quiet)
             _greet(self._house)
 
     def stop(self) -> None:

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from lablink_ui import garbage
+from tests.harness.waiting import until
 
 
 class Machine:
@@ -101,3 +103,20 @@ async def test_where_little_was_made_there_is_nothing_to_collect(machine: Machin
     machine.rounds = garbage.ENOUGH - 1
     await machine.live(500)
     assert machine.collected_at == []
+
+
+async def test_what_a_crowd_left_free_between_what_stays_is_given_back_after_some_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(garbage, "REST_S", 0.01)
+    monkeypatch.setattr(garbage, "WORTH_S", 0.0)
+    monkeypatch.setattr(garbage, "QUIET_SHARE", 100.0)
+    crowd = [bytearray(4_000) for _ in range(20_000)]
+    # Above them all: what lies below is not given back by itself.
+    stays = bytearray(4_000)
+    crowd.clear()
+    held = psutil.Process().memory_info().rss
+    task = asyncio.create_task(garbage.give_back_when_quiet())
+    await until(lambda: psutil.Process().memory_info().rss < held - 40_000_000, what="most of 80 MB is given back")
+    task.cancel()
+    assert stays
