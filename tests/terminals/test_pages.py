@@ -68,7 +68,8 @@ async def test_tabs_typing_size_leaving_copying_and_closing_work_by_keyboard(lab
     await until(is_narrower, what="the shell knows its new size")
     await page.set_viewport_size(LARGE)
     # A loop of commands would not do: between two of them the key ends nothing.
-    await enter(page, "cat")
+    await enter(page, "echo rea''dy; cat")
+    await shows(page, "ready")
     await enter(page, "said-again")
     await until(lambda: says(page, "said-again", times=2), what="it runs")
     await page.keyboard.press("Control+c")
