@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,7 +35,7 @@ CHROMIUM = find_chromium()
 MakeServer = Twofold if os.environ.get("LABLINK_TEST_SERVERS") == "2" else Server
 _numbers = itertools.count(1)
 _empty: list[str] = []
-_databases: dict[str, Database] = {}
+_database_of = functools.cache(Database)
 # What a database must not have, to be emptied: somebody in it, something younger than itself, a year's data.
 LEFT = """
     SELECT FROM pg_stat_activity
@@ -121,8 +122,8 @@ def clock() -> Clock:
 @pytest.fixture
 async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
     """Services' way to a fresh database. What SQLAlchemy has compiled for one test serves the next."""
-    database = _databases.get(database_url) or Database(database_url)
-    _databases[database_url], database.now = database, clock
+    database = _database_of(database_url)
+    database.now = clock
     yield database
     await database.close()
 

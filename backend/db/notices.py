@@ -27,7 +27,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What one trigger said: the ``ids`` of ``table`` that changed, and the ``parents`` they belong to."""
+    """What one trigger said: the ``ids`` of ``table`` that changed, and the ``parents`` they belong to.
+
+    What processes say to each other comes the same way; then ``parents`` may name who says it.
+    """
 
     table: str
     ids: tuple[int, ...]

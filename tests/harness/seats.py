@@ -63,11 +63,12 @@ class Screen:
 
     async def shows(self, *words: str, within_s: float = 30) -> str:
         """Waits until all of these words were shown."""
-        try:
-            await until(lambda: all(word in self.text for word in words), within_s=within_s, every_s=0.01)
-        except AssertionError:
-            said = f"{self.text[-500:]!r} (closed: {self.close_code}, said: {self.said})"
-            raise AssertionError(f"not within {within_s} s: {words}, but {said}") from None
+        await until(
+            lambda: all(word in self.text for word in words),
+            within_s=within_s,
+            every_s=0.01,
+            what=lambda: f"{words} in {self.text[-500:]!r} (closed: {self.close_code}, said: {self.said})",
+        )
         return self.text
 
     async def says(self, key: str, within_s: float = 30) -> object:

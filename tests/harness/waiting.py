@@ -15,11 +15,16 @@ OFTEN_S, SELDOM_S, SHARE = 0.05, 0.3, 0.1
 
 
 async def until(
-    fact: Callable[[], T | Awaitable[T]], *, within_s: float = 20, every_s: float | None = None, what: str = ""
+    fact: Callable[[], T | Awaitable[T]],
+    *,
+    within_s: float = 20,
+    every_s: float | None = None,
+    what: str | Callable[[], str] = "",
 ) -> T:
     """Returns what ``fact`` returns once it is truthy; an exception in it counts as "not yet".
 
-    ``every_s``: how often to look, where a moment must not be missed.
+    ``every_s``: how often to look, where a moment must not be missed. ``what``: what was waited for; a function, where
+    it tells how things stand at the end.
 
     Raises:
         AssertionError: it was not within the deadline; says what was last seen.
@@ -35,4 +40,5 @@ async def until(
         except Exception as exc:
             last = exc
         await asyncio.sleep(every_s or min(max(OFTEN_S, SHARE * waited), SELDOM_S))
-    raise AssertionError(f"not within {within_s} s: {what or fact}; last seen: {last!r}")
+    wanted = what() if callable(what) else what or fact
+    raise AssertionError(f"not within {within_s} s: {wanted}; last seen: {last!r}")

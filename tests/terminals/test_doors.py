@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from backend.db.notices import send_notice
 from backend.keys import KeyRing, new_key
 from backend.services.actor import Actor
 from backend.services.sign_in import Throttle, sign_in
@@ -94,19 +95,17 @@ async def test_an_agent_that_comes_late_is_not_parted_from_its_browser_by_the_se
         await connection.execute("LISTEN lablink")
         agent.suspend()
         try:
-            number = await seat.open()
-            screen = await seat.connect(number)
+            screen = await seat.connect(await seat.open())
             called = await hear(connection, "terminal_calls")
         finally:
             agent.resume()
         await screen.shows(f"@{seat.hostname}:~$ ")
-        beside = await seat.start()
-        (other,) = {each["id"] for each in (await seat.client.get("/api/seat/terminals")).json()["terminals"]} - {
-            number
-        }
+        other = await seat.open()
+        beside = await seat.connect(other)
+        await beside.shows(f"@{seat.hostname}:~$ ")
         # As if it had been on its way all the time; then one of another process, whose browser waits for the other one.
-        await say(connection, called)
-        await say(connection, {"table": "terminal_calls", "ids": [other]})
+        await send_notice(db, "terminal_calls", called["ids"], parents=called["parents"])
+        await send_notice(db, "terminal_calls", [other])
         assert await beside.closed() == 1_013
         await screen.type("echo st''ill\n")
         await screen.shows("still")
@@ -120,10 +119,6 @@ async def hear(connection: psycopg.AsyncConnection, table: str) -> dict:
             if (said := json.loads(notice.payload))["table"] == table:
                 return said
     raise AssertionError("the connection ended")
-
-
-async def say(connection: psycopg.AsyncConnection, said: dict) -> None:
-    await connection.execute("SELECT pg_notify('lablink', %s)", (json.dumps(said),))
 
 
 async def test_a_frame_that_is_too_large_ends_the_connection(take_seat) -> None:

@@ -58,15 +58,7 @@ async def test_tabs_typing_size_leaving_copying_and_closing_work_by_keyboard(lab
     await page.keyboard.press("Enter")
     await enter(page, "x=one; echo ö€ 'two  words'")
     await shows(page, "ö€ two  words")
-    width = await ask_width(page)
-    assert width > 80
-    await page.set_viewport_size({"width": 700, "height": 900})
-
-    async def is_narrower() -> bool:
-        return 20 < await ask_width(page) < width
-
-    await until(is_narrower, what="the shell knows its new size")
-    await page.set_viewport_size(LARGE)
+    await follows_the_window(page)
     # A loop of commands would not do: between two of them the key ends nothing.
     await enter(page, "echo rea''dy; cat")
     await shows(page, "ready")
@@ -105,6 +97,19 @@ async def test_tabs_typing_size_leaving_copying_and_closing_work_by_keyboard(lab
     await page.get_by_test_id("terminal-close").click()
     await expect(page.get_by_role("tab")).to_have_count(1)
     assert person.errors == []
+
+
+async def follows_the_window(page: Page) -> None:
+    """The shell knows its size, and a new one."""
+    width = await ask_width(page)
+    assert width > 80
+    await page.set_viewport_size({"width": 700, "height": 900})
+
+    async def is_narrower() -> bool:
+        return 20 < await ask_width(page) < width
+
+    await until(is_narrower, what="the shell knows its new size")
+    await page.set_viewport_size(LARGE)
 
 
 async def ask_width(page: Page) -> int:

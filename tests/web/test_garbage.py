@@ -119,4 +119,5 @@ async def test_what_a_crowd_left_free_between_what_stays_is_given_back_after_som
     task = asyncio.create_task(garbage.give_back_when_quiet())
     await until(lambda: psutil.Process().memory_info().rss < held - 40_000_000, what="most of 80 MB is given back")
     task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     assert stays
