@@ -119,12 +119,12 @@ class CrdHost:
     def list_processes(self) -> list[psutil.Process]:
         """The processes that serve this session's registration: they carry its path."""
         mark = f"--config={os.path.realpath(self.directory)}{os.sep}"
-        found = []
-        for process in psutil.process_iter(["cmdline", "status"]):
-            words = process.info["cmdline"] or ()
-            if process.info["status"] != psutil.STATUS_ZOMBIE and any(word.startswith(mark) for word in words):
-                found.append(process)
-        return found
+        # A zombie has no command line.
+        return [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if any(word.startswith(mark) for word in process.info["cmdline"] or ())
+        ]
 
     def find_host_id(self) -> str | None:
         """The id under which Google knows the host, once it is registered: the one proof that it is."""

@@ -17,7 +17,7 @@ from agent.crontabs import CRONTAB, find_crontab_state
 from agent.session import MARK, Session, SessionError, record_of, session_of
 from agent.store import Store
 from agent.strays import list_strays, remove_strays
-from agent.users import UserError, find_uid, kill_all, list_processes, remove_user
+from agent.users import UserError, find_uid, is_zombie, kill_all, list_processes, remove_user
 from agent.wiping import wipe
 
 END_GRACE_S, LOOK_S = 5.0, 0.05
@@ -143,19 +143,17 @@ def _with_kin(marked: Sequence[psutil.Process]) -> list[psutil.Process]:
     kin = list(marked)
     while kin:
         kin = [
-            each for each in _others() if each.pid not in found and (_ppid_of(each) in found or _sid_of(each) in sids)
+            each
+            for each in _others()
+            if each.pid not in found and (_ppid_of(each) in found or _sid_of(each) in sids) and not is_zombie(each)
         ]
         found.update({each.pid: each for each in kin})
     return list(found.values()) if marked else []
 
 
 def _others() -> list[psutil.Process]:
-    """Every living process but this one; a zombie has ended: who has not buried it yet is not our business."""
-    return [
-        process
-        for process in psutil.process_iter(["status"])
-        if process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE
-    ]
+    """Every process but this one, zombies too: of these nobody can read an environment or a directory."""
+    return [process for process in psutil.process_iter() if process.pid != os.getpid()]
 
 
 def _is_marked(process: psutil.Process, session: Session) -> bool:
@@ -193,7 +191,7 @@ def _living(processes: set[psutil.Process]) -> set[psutil.Process]:
     living = set()
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if process.is_running() and not is_zombie(process):
                 living.add(process)
     return living
 

@@ -95,11 +95,19 @@ def remove_user(name: str) -> None:
 def list_processes(uid: int) -> list[psutil.Process]:
     """The living processes of a user."""
     found = []
-    for process in psutil.process_iter(["uids", "status"]):
+    for process in psutil.process_iter(["uids"]):
         uids = process.info["uids"]
-        if uids is not None and uid in uids and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if uids is not None and uid in uids and not is_zombie(process):
             found.append(process)
     return found
+
+
+def is_zombie(process: psutil.Process) -> bool:
+    """Whether a process has ended already: who has not buried it yet is not our business."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def kill_all(uid: int) -> None:

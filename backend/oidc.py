@@ -72,6 +72,10 @@ class Provider:
         self._keys: KeySet | None = None
         self._read_at = 0.0
         self._spent: dict[str, float] = {}
+        # The machine's proxies are for the world outside; loopback stays loopback.
+        self._trust_env = urlsplit(self.issuer).hostname not in _LOOPBACK
+        # Reading the certificates takes 20 ms, in which nothing else is served: once, not for each who comes.
+        self._tls = httpx.create_ssl_context(trust_env=self._trust_env)
 
     async def begin(self, redirect_uri: str) -> tuple[str, Attempt]:
         """Where to send the browser, and what to remember until it is back.
@@ -121,9 +125,7 @@ class Provider:
         return is_new
 
     def _client(self) -> httpx.AsyncClient:
-        # The machine's proxies are for the world outside; loopback stays loopback.
-        is_local = urlsplit(self.issuer).hostname in _LOOPBACK
-        return httpx.AsyncClient(timeout=ANSWER_S, follow_redirects=False, trust_env=not is_local)
+        return httpx.AsyncClient(timeout=ANSWER_S, follow_redirects=False, trust_env=self._trust_env, verify=self._tls)
 
     async def _discover(self, client: httpx.AsyncClient, *, anew: bool = False) -> None:
         if self._metadata and not anew and time.monotonic() - self._read_at < KEPT_S:

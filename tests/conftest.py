@@ -17,6 +17,7 @@ from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.migrate import migrate
 from tests.ensure_tools import find_chromium
+from tests.harness.pools import forget_joined
 from tests.harness.server import Server
 from tests.harness.several import Twofold
 
@@ -145,12 +146,19 @@ async def start_server(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[
 
 
 @pytest.fixture(scope="session")
-async def shared_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    """One server for tests that leave no mark on each other; each makes a pool of its own."""
+async def one_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """The one of ``shared_server``."""
     server = MakeServer(tmp_path_factory.mktemp("shared") / "home", "server.body_limit_bytes=1000000")
     await server.start()
     yield server
     await server.close()
+
+
+@pytest.fixture(scope="module")
+async def shared_server(one_server: Server) -> AsyncIterator[Server]:
+    """One server for tests that leave no mark on each other; each makes a pool of its own."""
+    yield one_server
+    await forget_joined(one_server)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database, driver_connection
@@ -29,6 +29,12 @@ from backend.services.views import ClaimView
 from backend.states import OPEN_CLAIM, Access, ClaimStatus, CrdStatus, VmStatus
 
 SEAT_LINK_S = 24 * 3600
+# The pools in which somebody waits although there may be a machine for them; one look into the offer for each.
+POOLS_WAITING = """
+SELECT lines.pool_id FROM (SELECT DISTINCT pool_id FROM claims WHERE status = 'waiting') AS lines, LATERAL (
+    SELECT FROM vms WHERE vms.pool_id = lines.pool_id AND vms.status = 'available'
+    ORDER BY health DESC, status_changed_at, id LIMIT 1
+) AS free"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +97,9 @@ async def serve_waiting(db: Database, pool_id: int) -> int:
 
 
 async def list_pools_waiting(db: Database) -> list[int]:
-    """The ids of pools in which somebody waits."""
+    """The ids of pools in which somebody waits although there may be a machine for them."""
     async with db.transaction() as session:
-        query = select(Claim.pool_id).where(Claim.status == ClaimStatus.WAITING).distinct()
-        return list(await session.scalars(query))
+        return list(await session.scalars(text(POOLS_WAITING)))
 
 
 async def get_claim(db: Database, claim_id: int) -> ClaimView:

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from backend.db.engine import Database
 from backend.models.base import quoted
+from backend.services.claims import POOLS_WAITING
 from backend.services.emails import ROBOTS
 from backend.states import GONE_VM, HOLDING_CLAIM, OPEN_CLAIM, OPEN_COMMAND, OPEN_OPERATION, PoolStatus, VmStatus
 
@@ -41,7 +42,7 @@ _REHEARSAL_RUNS = "EXISTS (SELECT FROM rehearsals WHERE status = 'running')"
 _CONDITIONS = {
     Duty.SILENCE: "vms.hears",
     Duty.DEADLINES: f"vms.waits OR EXISTS (SELECT FROM commands WHERE status IN ({quoted(OPEN_COMMAND)}))",
-    Duty.LINES: "EXISTS (SELECT FROM claims WHERE status = 'waiting')",
+    Duty.LINES: f"EXISTS ({POOLS_WAITING})",
     Duty.SEATS: f"EXISTS (SELECT FROM claims WHERE status IN ({quoted(HOLDING_CLAIM)}))",
     Duty.RUNS: f"EXISTS (SELECT FROM operations WHERE status IN ({quoted(OPEN_OPERATION)}))"
     " OR EXISTS (SELECT FROM procrastinate_jobs WHERE status = 'doing')",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -95,7 +96,9 @@ async def list_pool_facts(db: Database, provider: str) -> list[PoolFacts]:
     """Every pool of a provider with its VMs and whether an operation is open in it."""
     async with db.transaction() as session:
         pools = (await session.scalars(select(Pool).where(Pool.provider == provider).order_by(Pool.id))).all()
-        return [await _facts_of(session, pool) for pool in pools]
+        ids = [pool.id for pool in pools]
+        vms, operations = await _list_known(session, ids), await _list_operations(session, ids)
+        return [PoolFacts(view_of(pool), tuple(vms[pool.id]), *operations[pool.id]) for pool in pools]
 
 
 async def record_findings(
@@ -106,7 +109,9 @@ async def record_findings(
     A pool in which an operation began meanwhile is left as it is: what was seen of it may be half of the truth.
     """
     async with db.transaction() as session:
-        settled = {None, *[each.pool.id for each in looked_at if not each.is_busy and await _is_still(session, each)]}
+        operations = await _list_operations(session, [each.pool.id for each in looked_at])
+        still = [each for each in looked_at if operations[each.pool.id] == (each.last_operation_id, False)]
+        settled = {None, *(each.pool.id for each in still if not each.is_busy)}
         now = {(each.kind, each.subject): each for each in found if each.pool_id in settled}
         rows = (await session.scalars(select(Finding).where(Finding.provider == provider).with_for_update())).all()
         held = {(row.kind, row.subject): row for row in rows}
@@ -224,23 +229,22 @@ async def record_state_download(db: Database, pool: PoolView, name: str, *, acto
         record_event(session, "pool.state_downloaded", message, actor=actor, at=db.now(), pool_id=pool.id)
 
 
-async def _facts_of(session: AsyncSession, pool: Pool) -> PoolFacts:
-    last, is_busy = await _operations_of(session, pool.id)
-    rows = select(Vm.hostname, Vm.status).where(
-        Vm.pool_id == pool.id, Vm.origin == Origin.TERRAFORM, Vm.status.not_in(GONE_VM)
+async def _list_known(session: AsyncSession, pool_ids: Collection[int]) -> dict[int, list[KnownVm]]:
+    rows = select(Vm.pool_id, Vm.hostname, Vm.status).where(
+        Vm.pool_id.in_(pool_ids), Vm.origin == Origin.TERRAFORM, Vm.status.not_in(GONE_VM)
     )
-    vms = tuple(KnownVm(hostname, VmStatus(status)) for hostname, status in await session.execute(rows))
-    return PoolFacts(view_of(pool), vms, last, is_busy)
+    known: dict[int, list[KnownVm]] = defaultdict(list)
+    for pool_id, hostname, status in await session.execute(rows):
+        known[pool_id].append(KnownVm(hostname, VmStatus(status)))
+    return known
 
 
-async def _operations_of(session: AsyncSession, pool_id: int) -> tuple[int, bool]:
+async def _list_operations(session: AsyncSession, pool_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+    """The id of the last operation of each of these pools, and whether one is open in it."""
     is_open = func.bool_or(Operation.status.in_(OPEN_OPERATION))
-    row = (await session.execute(select(func.max(Operation.id), is_open).where(Operation.pool_id == pool_id))).one()
-    return row[0] or 0, bool(row[1])
-
-
-async def _is_still(session: AsyncSession, facts: PoolFacts) -> bool:
-    return await _operations_of(session, facts.pool.id) == (facts.last_operation_id, False)
+    rows = select(Operation.pool_id, func.max(Operation.id), is_open).where(Operation.pool_id.in_(pool_ids))
+    found = {pool_id: (last, busy) for pool_id, last, busy in await session.execute(rows.group_by(Operation.pool_id))}
+    return {pool_id: found.get(pool_id, (0, False)) for pool_id in pool_ids}
 
 
 def _insert(session: AsyncSession, db: Database, provider: str, each: Found) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from backend.db.engine import Database
 from backend.db.jobs import RUN_POWER_ACTION, defer
@@ -166,26 +167,29 @@ async def fail_overdue_vms(db: Database) -> int:
         query = (
             select(Vm, Pool).select_from(Vm).join(Pool, Pool.id == Vm.pool_id).order_by(Vm.id).with_for_update(of=Vm)
         )
-        booting = query.where(Vm.status == VmStatus.BOOTING)
+        booting = query.where(
+            Vm.status == VmStatus.BOOTING, _is_past(Vm.status_changed_at, Pool.boot_deadline_s, db.now())
+        )
         for vm, pool in await session.execute(booting):
-            if db.now() - vm.status_changed_at > timedelta(seconds=pool.boot_deadline_s):
-                heard = "its agent never reported" if vm.first_heartbeat_at is None else "its agent never became ready"
-                known = f" ({'; '.join(vm.health_reasons)})" if vm.health_reasons else ""
-                _fail(
-                    session,
-                    db,
-                    vm,
-                    "boot_deadline",
-                    f"not ready {pool.boot_deadline_s} s after it began to boot: {heard}{known}",
-                )
-                failed += 1
-        silent = query.where(Vm.status == VmStatus.AVAILABLE, Vm.unreachable_since.is_not(None))
+            heard = "its agent never reported" if vm.first_heartbeat_at is None else "its agent never became ready"
+            known = f" ({'; '.join(vm.health_reasons)})" if vm.health_reasons else ""
+            why = f"not ready {pool.boot_deadline_s} s after it began to boot: {heard}{known}"
+            _fail(session, db, vm, "boot_deadline", why)
+            failed += 1
+        silent = query.where(
+            Vm.status == VmStatus.AVAILABLE, _is_past(Vm.unreachable_since, Pool.unreachable_grace_s, db.now())
+        )
         for vm, pool in await session.execute(silent):
-            since = vm.unreachable_since
-            if since is not None and db.now() - since > timedelta(seconds=pool.unreachable_grace_s):
-                _fail(session, db, vm, "silence", f"silent for more than {pool.unreachable_grace_s} s")
-                failed += 1
+            _fail(session, db, vm, "silence", f"silent for more than {pool.unreachable_grace_s} s")
+            failed += 1
     return failed
+
+
+def _is_past(
+    moment: InstrumentedAttribute[Any], seconds: InstrumentedAttribute[int], at: datetime
+) -> ColumnElement[bool]:
+    """Whether ``at`` is more than so many seconds after a moment. The database judges: few rows need to come here."""
+    return moment + seconds * literal(timedelta(seconds=1)) < at
 
 
 async def lock_vms(session: AsyncSession, hostnames: Collection[str]) -> Sequence[Vm]:

@@ -39,11 +39,7 @@ class Imitation:
     def processes(self) -> list[psutil.Process]:
         """What runs of it."""
         script = str(self.directory / "imitation.py")
-        return [
-            each
-            for each in psutil.process_iter(["cmdline", "status"])
-            if each.info["status"] != psutil.STATUS_ZOMBIE and script in (each.info["cmdline"] or ())
-        ]
+        return [each for each in psutil.process_iter(["cmdline"]) if script in (each.info["cmdline"] or ())]
 
     def close(self) -> None:
         """Ends what is left of it: first those that start others."""

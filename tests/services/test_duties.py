@@ -77,10 +77,14 @@ WORLDS: dict[str, tuple[Callable[[Database], Awaitable[object]], set[Duty]]] = {
         ),
         {Duty.SILENCE, Duty.HEALING},
     ),
-    "a seat and a line": (seat, {Duty.SILENCE, Duty.SEATS, Duty.LINES, Duty.DEADLINES}),
+    "a seat and a line": (seat, {Duty.SILENCE, Duty.SEATS, Duty.DEADLINES}),
+    "a line beside a free machine": (
+        lambda db: seat(db, "UPDATE vms SET status = 'available'"),
+        {Duty.SILENCE, Duty.SEATS, Duty.LINES, Duty.DEADLINES},
+    ),
     "a robot whose rehearsal is over": (
         lambda db: seat(db, "UPDATE claims SET email = 'rehearsal-x@robot.invalid' WHERE status = 'preparing'"),
-        {Duty.SILENCE, Duty.SEATS, Duty.LINES, Duty.DEADLINES, Duty.REHEARSALS},
+        {Duty.SILENCE, Duty.SEATS, Duty.DEADLINES, Duty.REHEARSALS},
     ),
     "a queued launch": (launch, {Duty.RUNS, Duty.SILENCE}),
     "a launch that ended": (lambda db: launch(db, ENDED, "DELETE FROM vms"), set()),
