@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import os
@@ -16,6 +17,7 @@ from playwright.async_api import Browser, async_playwright
 from backend.db.embedded import EmbeddedPostgres
 from backend.db.engine import Database
 from backend.db.migrate import migrate
+from backend.errors import Unavailable
 from tests.ensure_tools import find_chromium
 from tests.harness.pools import forget_joined
 from tests.harness.server import Server
@@ -36,11 +38,11 @@ CHROMIUM = find_chromium()
 MakeServer = Twofold if os.environ.get("LABLINK_TEST_SERVERS") == "2" else Server
 _numbers = itertools.count(1)
 _empty: list[str] = []
-_database_of = functools.cache(Database)
-# What a database must not have, to be emptied: somebody in it, something younger than itself, a year's data.
-LEFT = """
+# What a database must not have, to be emptied: somebody else in it, something younger than itself, a year's data.
+OURS = "lablink-tests"
+LEFT = f"""
     SELECT FROM pg_stat_activity
-    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+    WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> '{OURS}'
     UNION ALL
     SELECT FROM pg_class WHERE oid > (SELECT oid FROM pg_database WHERE datname = current_database())
     UNION ALL
@@ -92,8 +94,10 @@ async def database_url(template_url: str) -> AsyncIterator[str]:
     """A migrated database with nothing in it: to empty one costs a twentieth of making one."""
     url = _empty.pop() if _empty else await make_database(template_url)
     yield url
-    if await _empty_again(url):
+    if await _empty_again(_database_of(url)):
         _empty.append(url)
+    else:
+        await _database_of(url).close()
 
 
 async def make_database(template_url: str) -> str:
@@ -105,13 +109,25 @@ async def make_database(template_url: str) -> str:
     return template_url.replace("/template_lablink?", f"/{name}?", 1)
 
 
-async def _empty_again(url: str) -> bool:
+@functools.cache
+def _database_of(url: str) -> Database:
+    """Its connections outlive a test: to make them, and to have Postgres learn its tables anew, costs more than most
+    tests ask of it.
+    """
+    return Database(url, name=OURS)
+
+
+async def _empty_again(database: Database) -> bool:
     """Empties it, unless more than rows was left there: somebody connected, a table, a year of data. Whether it did."""
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        if (await connection.execute(LEFT)).rowcount:
-            return False
-        await connection.execute(EMPTYING)
-        return True
+    try:
+        async with asyncio.timeout(5), database.express() as connection:
+            if (await connection.execute(LEFT)).rowcount:
+                return False
+            await connection.execute(EMPTYING)
+            return True
+    except (TimeoutError, Unavailable, psycopg.Error):
+        # What it was left in the middle of ends with its connections.
+        return False
 
 
 @pytest.fixture
@@ -121,12 +137,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def db(database_url: str, clock: Clock) -> AsyncIterator[Database]:
-    """Services' way to a fresh database. What SQLAlchemy has compiled for one test serves the next."""
+async def db(database_url: str, clock: Clock) -> Database:
+    """Services' way to a fresh database."""
     database = _database_of(database_url)
     database.now = clock
-    yield database
-    await database.close()
+    return database
 
 
 @pytest.fixture

@@ -37,14 +37,25 @@ def utc_now() -> datetime:
 
 
 class Database:
-    """Owns the connection pool. ``now`` is its clock, injected so that tests can age things."""
+    """Owns the connection pool. ``now`` is its clock, injected so that tests can age things.
 
-    def __init__(self, url: str, *, pool_size: int = 8, statement_timeout_s: int = 30, now: Clock = utc_now) -> None:
+    ``name`` is what Postgres's own lists call its connections.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        statement_timeout_s: int = 30,
+        now: Clock = utc_now,
+        name: str = "lablink",
+    ) -> None:
         self.conninfo = plain_url(url)
         self.now = now
         options = {
             "connect_timeout": 5,
-            "application_name": "lablink",
+            "application_name": name,
             "options": f"-c statement_timeout={statement_timeout_s * 1000}"
             " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
         }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,13 @@ from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
 from backend.provisioning.planned import PlanHearer, PlannedChange
 from backend.provisioning.process import end_leftover, run
 from backend.provisioning.providers import Backend
-from backend.provisioning.state_files import bring_back_state, keep_state, read_own_state
+from backend.provisioning.state_files import (
+    Content,
+    bring_back_state,
+    keep_state,
+    parse_known_state,
+    read_own_state,
+)
 from backend.spans import span
 
 PLAN, TFVARS = "plan.out", "lablink.auto.tfvars.json"
@@ -51,6 +58,8 @@ _PASSED = (
     "no_proxy",
 )
 
+logger = logging.getLogger(__name__)
+
 
 class TerraformFailed(LabLinkError):
     """Terraform ended with an error; the message is its own first error."""
@@ -72,12 +81,16 @@ class TerraformCancelled(LabLinkError):
 
 @dataclass
 class TerraformRunner:
-    """Runs Terraform in ``directory`` on a copy of ``module``. ``redact``: strings that must never reach a log."""
+    """Runs Terraform in ``directory`` on a copy of ``module``. ``redact``: strings that must never reach a log.
+
+    ``fetch_state`` reads a state that is kept elsewhere than here, quicker than Terraform would.
+    """
 
     binary: Path
     module: Path
     directory: Path
     backend: Backend | None = None
+    fetch_state: Callable[[], Awaitable[Content]] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     redact: Sequence[str] = ()
     on_line: Callable[[OutputLine], None] = lambda _: None
@@ -289,10 +302,24 @@ class TerraformRunner:
     async def _read_state(self) -> dict[str, Any]:
         """The state; empty where there is none yet.
 
-        Where it is a file beside us, that is read: Terraform would first take the checksum of 700 MB of providers.
+        Read past Terraform where that is possible: it would first take the checksum of 700 MB of providers.
         """
-        own = await asyncio.to_thread(read_own_state, self.directory) if self.backend is None else None
-        return await self._read_json("state pull") if own is None else own
+        if self.backend is None:
+            known = await asyncio.to_thread(read_own_state, self.directory)
+        else:
+            known = await self._fetch_state()
+        return await self._read_json("state pull") if known is None else known
+
+    async def _fetch_state(self) -> dict[str, Any] | None:
+        if self.fetch_state is None:
+            return None
+        try:
+            content = await self.fetch_state()
+        except LabLinkError as exc:
+            logger.warning("the state could not be read past Terraform: %s", exc.message)
+            return None
+        # That there is none is for Terraform to say: it may be the bucket that is missing.
+        return parse_known_state(content) if content else None
 
     async def _read_json(self, command: str, *arguments: str, **options: Any) -> dict[str, Any]:
         lines: list[str] = []

@@ -92,10 +92,18 @@ def read_own_state(directory: Path) -> dict[str, Any] | None:
     try:
         if (directory / _WORKSPACE).exists() or _backend(directory) not in {None, "local"}:
             return None
-        state = json.loads((directory / STATE).read_bytes())
+        return parse_known_state((directory / STATE).read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
+        return None
+
+
+def parse_known_state(content: bytes) -> dict[str, Any] | None:
+    """A state as Terraform writes it; None where it is not as we know it."""
+    try:
+        state = json.loads(content)
+    except (ValueError, RecursionError):
         return None
     return state if isinstance(state, dict) and state.get("version") == _FORM else None
 

@@ -111,6 +111,7 @@ class _Execution:
             module=self._provider.module,
             directory=worker.home / "pools" / str(run.pool.id),
             backend=self._provider.backend_of(run.pool),
+            fetch_state=lambda: self._provider.facts.read_state(run.pool),
             environment=self._provider.environment,
             on_line=self._report.note,
             cancel=self._cancel,

@@ -117,10 +117,7 @@ async def list_busy(session: AsyncSession, vm_ids: Collection[int]) -> frozenset
     in_repair = select(Repair.vm_id).where(Repair.vm_id.in_(vm_ids), Repair.ended_at.is_(None))
     # Whoever stands in for another is judged there first.
     stands_in = select(Repair.replacement_id).where(Repair.replacement_id.in_(vm_ids), Repair.ended_at.is_(None))
-    found: set[int] = set()
-    for query in (in_operation, in_repair, stands_in):
-        found.update(vm_id for vm_id in await session.scalars(query) if vm_id is not None)
-    return frozenset(found)
+    return frozenset(await session.scalars(in_operation.union(in_repair, stands_in)))
 
 
 async def _list_launches(session: AsyncSession, vm_ids: Collection[int]) -> Mapping[int, _Launch]:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 import shutil
 import types
 from pathlib import Path
 
 import pytest
 
+from backend.errors import LabLinkError, Unavailable
 from backend.provisioning.guard import check_plan
 from backend.provisioning.local_vms import LocalVms
-from backend.provisioning.providers import ProviderVm
+from backend.provisioning.providers import Backend, ProviderVm
 from backend.provisioning.providers.local import LocalProvider
 from backend.provisioning.runner import PLAN, TerraformCancelled, TerraformFailed, TerraformRunner
 from backend.provisioning.state_files import read_own_state
@@ -127,6 +129,30 @@ async def test_a_state_that_is_kept_elsewhere_or_unknown_to_us_is_asked_of_terra
     assert read_own_state(runner.directory) is None
     with pytest.raises(TerraformFailed, match="state pull"):
         await runner.list_vms()
+
+
+async def test_a_state_elsewhere_is_read_past_terraform_unless_that_fails(runner, monkeypatch) -> None:
+    held = {"mode": "managed", "type": "terraform_data", "name": "vm", "instances": [{"index_key": "a"}]}
+    answers: list[bytes | LabLinkError | None] = [
+        json.dumps({"version": 4, "resources": [held]}).encode(),
+        None,
+        b'{"version": 5}',
+        Unavailable("S3 does not answer."),
+    ]
+
+    async def fetch() -> bytes | None:
+        answer = answers.pop(0)
+        if isinstance(answer, LabLinkError):
+            raise answer
+        return answer
+
+    async def asked(self: TerraformRunner, command: str, *_: str, **__: object) -> dict[str, object]:
+        assert command == "state pull"
+        return {"resources": [{**held, "instances": [{"index_key": "b"}]}]}
+
+    monkeypatch.setattr(TerraformRunner, "_read_json", asked)
+    runner.backend, runner.fetch_state = Backend("s3", {}), fetch
+    assert [list(await runner.list_vms()) for _ in range(4)] == [["a"], ["b"], ["b"], ["b"]]
 
 
 async def test_an_error_is_told_in_terraforms_own_words_and_a_cancel_as_one(runner) -> None:
