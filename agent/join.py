@@ -12,11 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from agent import __version__
@@ -121,16 +124,33 @@ def _ensure_agent(directory: Path) -> Path:
         lock = target / "requirements.txt"
         # It came within the wheel, whose checksum was looked at.
         lock.write_text(files("agent").joinpath("requirements.txt").read_text(encoding="utf-8"), encoding="utf-8")
-        _run("Python's venv", sys.executable, "-I", "-m", "venv", str(target / "venv"))
+        bundled = _find_pip()
+        if bundled is not None:
+            zipfile.ZipFile(bundled).extractall(target / "pip")
+        without = ("--without-pip",) if bundled else ()
+        _run("Python's venv", sys.executable, "-I", "-m", "venv", *without, str(target / "venv"))
         pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet", "--no-deps")
-        _run("pip", *pip, "--require-hashes", "--only-binary", ":all:", "-r", str(lock))
-        _run("pip", *pip, "--no-index", str(wheel))
+        own = {"PYTHONPATH": str(target / "pip")}
+        _run("pip", *pip, "--require-hashes", "--only-binary", ":all:", "-r", str(lock), **own)
+        _run("pip", *pip, "--no-index", str(wheel), **own)
+        shutil.rmtree(target / "pip", ignore_errors=True)
         (target / "complete").touch()
     return python
 
 
-def _run(what: str, *command: str) -> None:
-    done = subprocess.run(command, env=passed_environment(), capture_output=True, text=True, check=False)
+def _find_pip() -> Path | None:
+    """The pip that this Python brings along. Only needed for once, it need not be installed and compiled, which takes
+    longer than all else here.
+    """
+    spec = find_spec("ensurepip")
+    own = Path(spec.origin).parent / "_bundled" if spec and spec.origin else None
+    places = [place for place in (sysconfig.get_config_var("WHEEL_PKG_DIR"), own) if place]
+    return next((wheel for place in places for wheel in sorted(Path(place).glob("pip-*.whl"))), None)
+
+
+def _run(what: str, *command: str, **environment: str) -> None:
+    environment = {**passed_environment(), **environment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stdout + done.stderr).strip().splitlines()[-8:]
         raise JoinFailed("\n  ".join([f"{what} failed:", *said]))
