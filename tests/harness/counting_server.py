@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import psycopg
 
 import lablink_ui.main
-from lablink_ui.cli import main
+from lablink_ui import cli
 
 HEADER = "x-statements"
 _sent: ContextVar[list[object] | None] = ContextVar("sent", default=None)
@@ -41,7 +41,8 @@ class Counting:
         await self._app(scope, receive, send_with_count if scope["type"] == "http" else send)
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str]) -> int:
+    """The command's own, with that in its server."""
     psycopg.AsyncCursor.execute = execute  # type: ignore[method-assign]
     lablink_ui.main.make_app = lambda house: Counting(_make_app(house))  # type: ignore[assignment, return-value]
-    raise SystemExit(main(sys.argv[1:]))
+    return cli.main(argv)

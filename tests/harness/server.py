@@ -45,6 +45,7 @@ class Server:
     """Starts, stops and kills one server; its data outlives it until ``close``.
 
     ``program``: what runs it, the command itself or that as another user; by default a process that has imported it.
+    ``module``: whose ``main`` that process runs, in place of the command's.
     ``is_first``: on an empty directory, whose database is yet to be made.
     """
 
@@ -56,13 +57,14 @@ class Server:
         database_url: str | None = None,
         environment: dict[str, str] | None = None,
         program: Sequence[str] = (),
+        module: str = warm_start.COMMAND,
         is_first: bool = False,
     ) -> None:
         self.home, self.port, self._verb = home, free_port(), verb
         self._settings = (*FAST, *settings)
         self._database_url = database_url
         self._environment = environment or {}
-        self._program, self._is_first = program, is_first
+        self._program, self._module, self._is_first = program, module, is_first
         self.process: subprocess.Popen[bytes] | warm_start.Forked | None = None
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home.parent / f"{home.name}.log"
@@ -97,7 +99,7 @@ class Server:
         if not (self._database_url or self._is_first):
             prepared.prepare(self.home, PASSWORD)
         if not self._program:
-            self.process = warm_start.start(arguments, environment, self.log)
+            self.process = warm_start.start(arguments, environment, self.log, self._module)
             return
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections import Counter
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 from nicegui import Client
@@ -15,7 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 import lablink_ui.main
 from backend.house import House
-from lablink_ui.cli import main
+from lablink_ui import cli
 
 PATH = "/left"
 # A page, its parts, and its socket.
@@ -51,9 +51,10 @@ def _name(each: object) -> str:
     return f"page {each.page.path}" if isinstance(each, Client) else type(each).__name__
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str]) -> int:
+    """The command's own, with that in its server."""
     gc.disable()
     # Collections that are asked for by name as well.
     gc.collect = lambda generation=2: 0  # type: ignore[assignment]
     lablink_ui.main.make_app = make_app
-    raise SystemExit(main(sys.argv[1:]))
+    return cli.main(argv)

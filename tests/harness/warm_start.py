@@ -20,10 +20,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 PAUSE_S = 0.005
+COMMAND = "lablink_ui.cli"
 
 
 class Forked:
@@ -76,11 +78,12 @@ class _Helper:
         )
         atexit.register(self._close)
 
-    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Forked:
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, module: str) -> Forked:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         status = Path(self._directory.name) / str(next(self._numbers))
         order = {
+            "module": module,
             "arguments": list(arguments),
             "environment": dict(environment),
             "directory": str(Path.cwd()),
@@ -101,11 +104,14 @@ class _Helper:
 _helpers: list[_Helper] = []
 
 
-def start(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Forked:
-    """``lablink ARGUMENTS`` with exactly this environment, its output added to ``log``; returns at once."""
+def start(arguments: Sequence[str], environment: Mapping[str, str], log: Path, module: str = COMMAND) -> Forked:
+    """``lablink ARGUMENTS`` with exactly this environment, its output added to ``log``; returns at once.
+
+    ``module``: whose ``main`` is run.
+    """
     if not _helpers:
         _helpers.append(_Helper())
-    return _helpers[0].start(arguments, environment, log)
+    return _helpers[0].start(arguments, environment, log, module)
 
 
 def _serve() -> None:
@@ -145,8 +151,6 @@ def _reap(statuses: dict[int, Path]) -> None:
 
 
 def _become(order: dict[str, Any]) -> NoReturn:
-    from lablink_ui import cli
-
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     os.chdir(order["directory"])
@@ -161,7 +165,7 @@ def _become(order: dict[str, Any]) -> NoReturn:
     os.close(nothing)
     os.close(log)
     sys.argv = ["lablink", *order["arguments"]]
-    sys.exit(cli.main(order["arguments"]))
+    sys.exit(import_module(order["module"]).main(order["arguments"]))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack
 
 from lablink_ui.swarm.consoles import sign_in
@@ -29,7 +28,7 @@ async def test_a_page_that_has_gone_leaves_nothing_that_waits_for_a_collection(f
         "server.reconnect_timeout_s=3",
         database_url=furnished.database_url,
         environment={"LABLINK_KEYS": KEY},
-        program=(sys.executable, "-m", "tests.harness.uncollected_server"),
+        module="tests.harness.uncollected_server",
     )
     server.log = tmp_path / "server.log"
     await server.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -52,7 +51,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         home,
         "pool.default.max=200",
         "agent.unreachable_after_s=3600",
-        program=(sys.executable, "-m", "tests.harness.counting_server"),
+        module="tests.harness.counting_server",
     )
     yield await counting.start()
     await counting.close()
