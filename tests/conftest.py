@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+import uvloop
 from playwright.async_api import Browser, async_playwright
 
 from backend.db.embedded import EmbeddedPostgres
@@ -61,6 +63,17 @@ BEGIN
     PERFORM setval(oid::regclass, 1, false) FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relkind = 'S';
 END $$"""
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The server's own kind of loop for tests as well: a seventh less work."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_finish() -> None:
+    """What stands now stands to the end: no collection of garbage need look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 class Clock:
