@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from python_terraform import IsFlagged, Terraform
 
@@ -22,7 +22,6 @@ from backend.provisioning.locks import Lock, RunNotes, find_lock
 from backend.provisioning.output import VM_RESOURCE, OutputLine, parse_line
 from backend.provisioning.planned import PlanHearer, PlannedChange
 from backend.provisioning.process import end_leftover, run
-from backend.provisioning.providers import Backend
 from backend.provisioning.state_files import (
     Content,
     bring_back_state,
@@ -31,6 +30,10 @@ from backend.provisioning.state_files import (
     read_own_state,
 )
 from backend.spans import span
+
+if TYPE_CHECKING:
+    # It brings the whole database along, which `lablink deploy` has no use for.
+    from backend.provisioning.providers import Backend
 
 PLAN, TFVARS = "plan.out", "lablink.auto.tfvars.json"
 NO_STATE, BACKEND = "no.tfstate", "backend.tf.json"
