@@ -26,7 +26,7 @@ from backend.services.pools import PoolSpec, ensure_pool, get_pool
 from backend.services.runs import begin_run, finish_run
 from backend.services.vms import get_vm
 from backend.states import ClaimStatus, FindingKind, OperationKind, OperationStatus, Role, VmStatus
-from tests.services.worlds import ADMIN, make_machines, status_of
+from tests.services.worlds import ADMIN, count_statements, make_machines, status_of
 
 FACTS = {"machine_id": "i-7", "hostname": "lab-007", "kind": "t3.large"}
 
@@ -42,6 +42,19 @@ def stranger(pool_id: int | None) -> Found:
 
 async def told(db: Database) -> list[str]:
     return [each.event.message async for each in iterate_events(db, EventFilter(words="is unknown"), limit=100)]
+
+
+async def test_a_comparison_costs_as_many_statements_for_twenty_pools_as_for_one(db: Database) -> None:
+    counts = []
+    for names in (["lab"], [f"lab-{number}" for number in range(20)]):
+        for name in names:
+            await ensure_pool(db, name, PoolSpec(), actor=ADMIN)
+
+        async def compare() -> None:
+            await record_findings(db, "local", [], looked_at=await list_pool_facts(db, "local"))
+
+        counts.append(await count_statements(db, compare))
+    assert counts[0] == counts[1]
 
 
 async def test_a_finding_is_told_once_kept_while_it_holds_and_gone_when_it_does_not(db: Database) -> None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select, text, update
+from sqlalchemy import func, select, text, update
 
 from backend.db.engine import Database
 from backend.errors import InvalidInput, Unavailable
@@ -32,7 +31,7 @@ from backend.services.vm_logs import (
 )
 from backend.services.vms import get_vm
 from tests.conftest import Clock
-from tests.services.worlds import ADMIN, make_machines
+from tests.services.worlds import ADMIN, count_statements, make_machines
 
 KEY = ["-----BEGIN RSA PRIVATE KEY-----", "A" * 64, "B" * 64, "Cd==", "-----END RSA PRIVATE KEY-----"]
 
@@ -275,18 +274,3 @@ async def test_what_cannot_be_stored_now_is_told_so_and_stored_once_when_it_come
     with pytest.raises(Unavailable, match="Too many logs"):
         await buffer.add(batch(vm_id, 5, 2))
     waiting.cancel()
-
-
-async def count_statements(db: Database, work: Callable[[], Any]) -> int:
-    """How many statements something sends, beside the beginnings and ends of transactions."""
-    sent: list[str] = []
-
-    def note(_: object, __: object, statement: str, *___: object) -> None:
-        sent.append(statement)
-
-    event.listen(db.engine.sync_engine, "before_cursor_execute", note)
-    try:
-        await work()
-    finally:
-        event.remove(db.engine.sync_engine, "before_cursor_execute", note)
-    return len(sent)

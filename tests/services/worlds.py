@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy import event
+
 from backend.db.engine import Database
 from backend.services.actor import Actor
 from backend.services.commands import list_commands_for_agent, record_command_result
@@ -59,3 +63,18 @@ async def obey(db: Database, vm_id: int, *, succeeded: bool = True) -> list[str]
 async def status_of(db: Database, hostname: str) -> str:
     """The status of a machine."""
     return str((await get_vm(db, hostname)).status)
+
+
+async def count_statements(db: Database, work: Callable[[], Awaitable[object]]) -> int:
+    """How many statements something sends, beside the beginnings and ends of transactions."""
+    sent: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        sent.append(statement)
+
+    event.listen(db.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        await work()
+    finally:
+        event.remove(db.engine.sync_engine, "before_cursor_execute", note)
+    return len(sent)
