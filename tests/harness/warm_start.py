@@ -119,6 +119,7 @@ def _serve() -> None:
     import uvicorn.lifespan.on
     import uvicorn.protocols.http.httptools_impl
     import uvicorn.protocols.websockets.websockets_sansio_impl  # noqa: F401 - what it would import when it serves
+    from sqlalchemy.orm import configure_mappers
 
     from backend.settings import load_settings
     from lablink_ui import cli, main  # noqa: F401
@@ -126,6 +127,7 @@ def _serve() -> None:
     with tempfile.TemporaryDirectory() as home:
         # What it composes once in a process is there for all then.
         load_settings(environment={"LABLINK_HOME": home})
+    configure_mappers()
     gc.freeze()
     gc.enable()
     assert threading.active_count() == 1, "a process with threads must not be forked"
