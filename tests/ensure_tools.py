@@ -8,15 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lablink_ui.bench.browser import CHROMIUMS
+
 PROGRAMS = ("curl", "haproxy", "jq", "shellcheck")
-# The headless shell draws the same with an eighth less work.
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def find_chromium() -> str | None:
     """The path of a Chromium: named by CHROMIUM, on the PATH, or installed by Playwright."""
     named = os.environ.get("CHROMIUM")
-    found = named if named and Path(named).exists() else next(filter(None, map(shutil.which, NAMES)), None)
+    found = named if named and Path(named).exists() else next(filter(None, map(shutil.which, CHROMIUMS)), None)
     return found or _find_playwrights()
 
 
