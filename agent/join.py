@@ -12,17 +12,15 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 from agent import __version__
+from agent.bundled_pip import unpack_pip
 from agent.config import HOSTNAME, find_boot_id, is_server, own_hostname
 from agent.keeping import Kept, keep_as_process, keep_as_unit, passed_environment
 from agent.store import Store
@@ -124,10 +122,7 @@ def _ensure_agent(directory: Path) -> Path:
         lock = target / "requirements.txt"
         # It came within the wheel, whose checksum was looked at.
         lock.write_text(files("agent").joinpath("requirements.txt").read_text(encoding="utf-8"), encoding="utf-8")
-        bundled = _find_pip()
-        if bundled is not None:
-            zipfile.ZipFile(bundled).extractall(target / "pip")
-        without = ("--without-pip",) if bundled else ()
+        without = ("--without-pip",) if unpack_pip(target / "pip") else ()
         _run("Python's venv", sys.executable, "-I", "-m", "venv", *without, str(target / "venv"))
         pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet", "--no-deps")
         own = {"PYTHONPATH": str(target / "pip")}
@@ -136,16 +131,6 @@ def _ensure_agent(directory: Path) -> Path:
         shutil.rmtree(target / "pip", ignore_errors=True)
         (target / "complete").touch()
     return python
-
-
-def _find_pip() -> Path | None:
-    """The pip that this Python brings along. Only needed for once, it need not be installed and compiled, which takes
-    longer than all else here.
-    """
-    spec = find_spec("ensurepip")
-    own = Path(spec.origin).parent / "_bundled" if spec and spec.origin else None
-    places = [place for place in (sysconfig.get_config_var("WHEEL_PKG_DIR"), own) if place]
-    return next((wheel for place in places for wheel in sorted(Path(place).glob("pip-*.whl"))), None)
 
 
 def _run(what: str, *command: str, **environment: str) -> None:

@@ -8,16 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lablink_ui.bench.browser import CHROMIUMS
+from lablink_ui.bench import browser
 
 PROGRAMS = ("curl", "haproxy", "jq", "shellcheck")
 
 
 def find_chromium() -> str | None:
     """The path of a Chromium: named by CHROMIUM, on the PATH, or installed by Playwright."""
-    named = os.environ.get("CHROMIUM")
-    found = named if named and Path(named).exists() else next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    return found or _find_playwrights()
+    return browser.find_chromium() or _find_playwrights()
 
 
 def main() -> int:

@@ -105,7 +105,7 @@ install_agent() {
     mkdir -p "$new"
     fetch "$wheel" "$wheel_sha256" "$new"
     fetch requirements.txt "$requirements_sha256" "$new"
-    if unpack_pip "$python" "$new/pip"; then
+    if PYTHONPATH="$new/$wheel" "$python" -P -m agent.bundled_pip "$new/pip"; then
         "$python" -m venv --without-pip "$agent/venv"
     else
         "$python" -m venv "$agent/venv"
@@ -116,20 +116,6 @@ install_agent() {
     "${pip[@]}" --no-index "$new/$wheel"
     rm -rf "$new"
     touch "$agent/complete"
-}
-
-# unpack_pip PYTHON DIRECTORY: the pip that this Python brings along. Only here for once, it need not be installed and
-# compiled, which takes longer than all else of this.
-unpack_pip() {
-    "$1" - "$2" <<'EOF'
-import ensurepip, pathlib, sys, sysconfig, zipfile
-own = pathlib.Path(ensurepip.__file__).parent / "_bundled"
-wheels = [wheel for place in (sysconfig.get_config_var("WHEEL_PKG_DIR") or own, own)
-          for wheel in sorted(pathlib.Path(place).glob("pip-*.whl"))]
-if not wheels:
-    sys.exit("this Python brings no pip to unpack")
-zipfile.ZipFile(wheels[0]).extractall(sys.argv[1])
-EOF
 }
 
 # fetch NAME SHA256 DIRECTORY

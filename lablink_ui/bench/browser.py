@@ -25,16 +25,21 @@ async def open_browser() -> AsyncIterator[Browser]:
         BenchFailed: there is none.
     """
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=_find_chromium(playwright), args=list(_FLAGS))
+        browser = await playwright.chromium.launch(executable_path=_find_any(playwright), args=list(_FLAGS))
         try:
             yield browser
         finally:
             await browser.close()
 
 
-def _find_chromium(playwright: Playwright) -> str:
-    named = (os.environ.get("CHROMIUM"), *map(shutil.which, CHROMIUMS), playwright.chromium.executable_path)
-    for path in filter(None, named):
-        if Path(path).exists():
-            return path
-    raise BenchFailed("there is no Chromium; set CHROMIUM=/path/to/one, or run `playwright install chromium`")
+def find_chromium() -> str | None:
+    """The path of a Chromium that is named by CHROMIUM or on the PATH."""
+    named = os.environ.get("CHROMIUM")
+    return named if named and Path(named).exists() else next(filter(None, map(shutil.which, CHROMIUMS)), None)
+
+
+def _find_any(playwright: Playwright) -> str:
+    found = find_chromium() or playwright.chromium.executable_path
+    if not Path(found).exists():
+        raise BenchFailed("there is no Chromium; set CHROMIUM=/path/to/one, or run `playwright install chromium`")
+    return found

@@ -48,17 +48,18 @@ async def clean_lablink(shared_server: Server, tmp_path_factory: pytest.TempPath
     assert "max-age" in wheel.headers["cache-control"]
     (directory / package.wheel_name).write_bytes(wheel.content)
     (directory / "requirements.txt").write_text(rehashed(lock.text))
+    pip = pip_of(directory / "venv/bin/python")
     index = TinyServer()
     index.files = make_index(lock.text)
     try:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory / "venv"], check=True)
-        pip = [*pip_of(directory / "venv/bin/python"), "install", "--quiet", "--no-deps"]
+        install = [*pip, "install", "--quiet", "--no-deps"]
         locked = ["--require-hashes", "--only-binary", ":all:", "--index-url", f"{index.url}/simple/"]
-        subprocess.run([*pip, *locked, "-r", directory / "requirements.txt"], check=True)
-        subprocess.run([*pip, "--no-index", directory / package.wheel_name], check=True)
+        subprocess.run([*install, *locked, "-r", directory / "requirements.txt"], check=True)
+        subprocess.run([*install, "--no-index", directory / package.wheel_name], check=True)
     finally:
         index.close()
-    subprocess.run([*pip_of(directory / "venv/bin/python"), "check"], check=True)
+    subprocess.run([*pip, "check"], check=True)
     return directory / "venv/bin/lablink"
 
 

@@ -117,6 +117,8 @@ async def test_the_first_boot_ends_with_a_machine_that_is_ready(born: Birth, rep
     assert [step["step"] for step in steps[3:]] == ["image", "repository", "container", "startup script"]
     assert all(step["status"] == "succeeded" and step["duration_s"] >= 0 for step in steps)
     assert next(step for step in steps if step["step"] == "agent")["duration_s"] > 0.1
+    # The pip of Python itself was enough; to install one takes longer than the agent.
+    assert not list((born.machine.root / "opt/lablink").glob("agent-*/venv/lib/python*/site-packages/pip"))
     await until(lambda: born.server.logs()["startup"] == ["the script says lablink-workload"])
     await until(lambda: born.server.logs()["workload"] == ["the container says lablink-workload"])
     assert (born.machine.root / "opt/lablink/home/workload/lesson.txt").read_text() == "one"
