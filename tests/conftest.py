@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -65,12 +64,6 @@ BEGIN
     PERFORM setval(oid::regclass, 1, false) FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relkind = 'S';
 END $$"""
-
-
-def pytest_collection_finish() -> None:
-    """What stands now stands to the end: no collection of garbage need look at it again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 class Clock:

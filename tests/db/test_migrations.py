@@ -18,7 +18,8 @@ from backend.db.migrate import _config, migrate
 from backend.errors import Unavailable
 from backend.models import Base
 from backend.services.vm_logs import list_vm_log, record_vm_log
-from tests.harness.server import LABLINK, free_port
+from tests.harness import warm_start
+from tests.harness.server import free_port
 from tests.services.worlds import make_machines
 
 COLUMNS = ("id", "hostname", "email", "status", "crd_command", "created_at", "updated_at")
@@ -42,15 +43,10 @@ async def fetch(url: str, query: str) -> list[tuple[object, ...]]:
 
 async def test_processes_that_start_together_migrate_an_empty_database_once(empty_url: str, tmp_path: Path) -> None:
     environment = {**os.environ, "LABLINK_HOME": str(tmp_path / "home"), "LABLINK_DATABASE_URL": empty_url}
-    processes = [
-        await asyncio.create_subprocess_exec(
-            LABLINK, "migrate", env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        for _ in range(4)
-    ]
-    said = [(await process.communicate())[0].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, said
-    assert said == ["The database has this version's schema.\n"] * 4
+    logs = [tmp_path / f"{number}.log" for number in range(4)]
+    processes = [warm_start.start(["migrate"], environment, log) for log in logs]
+    statuses = [await asyncio.to_thread(process.wait) for process in processes]
+    assert (statuses, [log.read_text() for log in logs]) == ([0] * 4, ["The database has this version's schema.\n"] * 4)
     assert not (tmp_path / "home" / "postgres").exists()
 
     head = ScriptDirectory.from_config(_config()).get_current_head()

@@ -42,7 +42,7 @@ _S3_ACTIONS = {
 
 
 def read_actions(recording: Path, key: str) -> set[str]:
-    """The actions that were asked for with this access key, by a recording of moto's (``MOTO_ENABLE_RECORDING``)."""
+    """The actions that were asked for with this access key, by a recording of moto's."""
     return {action for entry in _read_entries(recording.read_text()) if (action := _action(entry, key))}
 
 

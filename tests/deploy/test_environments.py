@@ -23,11 +23,9 @@ DEPLOYER_POLICY = Path("terraform/allocator/deployer-policy.json")
 
 
 @pytest.fixture
-async def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalAws]:
+async def aws(tmp_path: Path) -> AsyncIterator[LocalAws]:
     """A local AWS that writes down what it is asked."""
-    monkeypatch.setenv("MOTO_ENABLE_RECORDING", "true")
-    monkeypatch.setenv("MOTO_RECORDER_FILEPATH", str(tmp_path / "recording"))
-    local = await LocalAws(tmp_path).start()
+    local = await LocalAws(tmp_path, recording=tmp_path / "recording").start()
     yield local
     local.close()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,39 @@ from tests.harness.waiting import until
 __all__ = ["AMI_PARAMETER", "CREDENTIALS", "REGION", "LocalAws", "find_mirror", "tags_of", "write_cli_config"]
 
 
-class LocalAws:
-    """One account, empty but for a default VPC, that lasts as long as its process."""
+@dataclass
+class _Moto:
+    """A process of moto's. What it read of EC2 at first, for two seconds of a core, it keeps when it is emptied."""
 
-    def __init__(self, directory: Path) -> None:
-        self.port, self.log = free_port(), directory / "moto.log"
-        self.url = f"http://127.0.0.1:{self.port}"
+    process: subprocess.Popen[bytes]
+    port: int
+
+
+_unused: list[_Moto] = []
+
+
+class LocalAws:
+    """One account, empty but for a default VPC.
+
+    ``recording``: a file for all that it is asked, in moto's own form.
+    """
+
+    def __init__(self, directory: Path, *, recording: Path | None = None) -> None:
+        self._log, self._recording = directory / "moto.log", recording
         self.cli_config = write_cli_config(directory)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._moto: _Moto | None = None
         self._clients: dict[str, Any] = {}
+
+    @property
+    def port(self) -> int:
+        """Where on this machine it answers."""
+        assert self._moto is not None
+        return self._moto.port
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -56,38 +82,50 @@ class LocalAws:
         }
 
     async def start(self) -> LocalAws:
-        """Starts it and waits until it answers."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
-                env={**os.environ, **CREDENTIALS},
+        """Starts it, or takes one that somebody has left, and waits until it answers."""
+        self._moto = _unused.pop() if _unused and self._recording is None else self._spawn()
+        async with httpx.AsyncClient(trust_env=False) as client:
+
+            async def is_empty() -> bool:
+                return (await client.post(f"{self.url}/moto-api/reset")).status_code == 200
+
+            await until(is_empty, within_s=60, what="the local AWS answers")
+        return self
+
+    def _spawn(self) -> _Moto:
+        records = {"MOTO_ENABLE_RECORDING": "true", "MOTO_RECORDER_FILEPATH": str(self._recording)}
+        port = free_port()
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+                env={**os.environ, **CREDENTIALS, **(records if self._recording else {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        async with httpx.AsyncClient(trust_env=False) as client:
-
-            async def answers() -> bool:
-                return (await client.get(f"{self.url}/moto-api/data.json")).status_code == 200
-
-            await until(answers, within_s=60, what="the local AWS answers")
-        return self
+        atexit.register(process.kill)
+        return _Moto(process, port)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """It takes connections and answers none."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        assert self._moto is not None
+        self._moto.process.send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            self._process.send_signal(signal.SIGCONT)
+            self._moto.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Ends it; all it held is gone."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """Leaves it to the next, who empties it."""
+        if self._moto is None:
+            return
+        if self._recording:
+            self._moto.process.kill()
+            self._moto.process.wait()
+        else:
+            _unused.append(self._moto)
+        self._moto = None
 
     def client(self, service: str) -> Any:
         """A client of this AWS."""

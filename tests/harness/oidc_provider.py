@@ -72,8 +72,8 @@ class ProviderProcess:
 class Liar(BaseHTTPRequestHandler):
     """Says yes to everybody at once; its ID tokens are right but for the lie of the day."""
 
-    key = RSAKey.generate_key(2048, {"kid": "first"}, private=True)
-    other_key = RSAKey.generate_key(2048, {"kid": "first"}, private=True)
+    key: ClassVar[RSAKey]
+    other_key: ClassVar[RSAKey]
     codes: ClassVar[dict[str, dict[str, str]]] = {}
     lie: ClassVar[str] = ""
     claims: ClassVar[dict[str, Any]] = {}
@@ -192,4 +192,5 @@ def _b64(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    Liar.key, Liar.other_key = (RSAKey.generate_key(2048, {"kid": "first"}, private=True) for _ in range(2))
     ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Liar).serve_forever()
