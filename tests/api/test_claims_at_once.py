@@ -7,8 +7,7 @@ import collections
 import time
 from typing import Any
 
-import pytest
-
+from tests.alone import Alone
 from tests.harness.agents import HandAgent, join
 from tests.harness.server import gather_all
 from tests.harness.waiting import until
@@ -18,8 +17,7 @@ async def claim(client, email: str, pool: str, **options):
     return await client.post("/api/request_vm", json={"email": email, "pool": pool}, **options)
 
 
-@pytest.mark.alone
-async def test_200_people_claim_120_machines_at_once_and_the_line_moves_in_order(shared_server) -> None:
+async def test_200_people_claim_120_machines_at_once_and_the_line_moves_in_order(shared_server, alone: Alone) -> None:
     server, pool = shared_server, await new_pool(shared_server, max=120)
     async with server.client() as client:
         agents = {agent.hostname: agent for agent in await join(server, client, 120, prefix=pool, pool=pool)}
@@ -31,7 +29,8 @@ async def test_200_people_claim_120_machines_at_once_and_the_line_moves_in_order
         emails = [vm["email"] for vm in vms.values() if vm["status"] == "in-use"]
         assert len(emails) == len(set(emails)) == 120
         line = sorted({f"p{n}@lab.org" for n in range(200)} - set(emails))
-        await check_the_line_moves(server, agents, vms, line)
+        async with alone():
+            await check_the_line_moves(server, agents, vms, line)
 
 
 async def list_pool(server, pool: str) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from backend.db.embedded import EmbeddedPostgres
+from tests.alone import Alone
 from tests.harness.agents import join
 from tests.harness.pages import visit
 from tests.harness.processes import find_postmaster, list_processes
@@ -35,16 +36,15 @@ async def postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
 @pytest.mark.parametrize(
     ("outage_s", "joined", "count"), [(6, 10, 5), pytest.param(20, 30, 24, marks=pytest.mark.long)], ids=["6s", "20s"]
 )
-@pytest.mark.alone
 async def test_seconds_without_postgres_lose_nothing(
-    start_server, browser: Browser, postgres: EmbeddedPostgres, outage_s: float, joined: int, count: int
+    start_server, browser: Browser, postgres: EmbeddedPostgres, alone: Alone, outage_s: float, joined: int, count: int
 ) -> None:
     server = await start_server(SLOWLY, database_url=await postgres.start())
     _, names = await server.launch(2)
     await server.until_status(names, "available")
     admin = await (await visit(browser, server)).sign_in()
     await admin.go("/admin/instances")
-    async with server.client() as client:
+    async with server.client() as client, alone():
         agents = await join(server, client, joined)
         launched, more = await server.launch(count)
         await until(lambda: server.count_begun() > 4, every_s=0.01)

@@ -6,10 +6,10 @@ import os
 import re
 import time
 
-import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
+from tests.alone import Alone
 from tests.harness.screens import LARGE, ROWS, claim, enter, shows
 from tests.harness.waiting import until
 from tests.harness.wire import Wire
@@ -27,18 +27,20 @@ async def check_axe(*pages: Page) -> None:
         assert report.violations_count == 0, report.generate_report()
 
 
-@pytest.mark.alone
-async def test_one_click_leads_from_the_link_to_a_prompt_with_the_machines_name_within_two_seconds(lab, arrive) -> None:
+async def test_one_click_leads_from_the_link_to_a_prompt_with_the_machines_name_within_two_seconds(
+    lab, arrive, alone: Alone
+) -> None:
     person = await arrive(lab)
     await person.go("/join/default")
     await person.page.get_by_test_id("claim-email").fill("ada@lab.org")
-    began = time.monotonic()
-    await person.page.get_by_test_id("claim-submit").click()
-    await person.page.wait_for_url("**/seat")
-    await expect(person.page.get_by_test_id("seat-terminal")).to_contain_text(
-        re.compile(r"@default-\d{3}:~\$"), timeout=5_000
-    )
-    assert time.monotonic() - began < 2
+    async with alone():
+        began = time.monotonic()
+        await person.page.get_by_test_id("claim-submit").click()
+        await person.page.wait_for_url("**/seat")
+        await expect(person.page.get_by_test_id("seat-terminal")).to_contain_text(
+            re.compile(r"@default-\d{3}:~\$"), timeout=5_000
+        )
+        assert time.monotonic() - began < 2
     hostname = await person.page.get_by_test_id("seat-hostname").inner_text()
     await shows(person.page, f"@{hostname}:~$")
     # Machines of this computer are told to be just that, once their agent has said how it keeps sessions apart.
