@@ -71,6 +71,8 @@ async def see_failed_machines(
         ringing = [vm for vm in vms if vm.id in given_up or vm.status_changed_at <= too_long_ago]
         if ringing:
             by_pool[pool_id] = [(vm.hostname, vm.reason) for vm in ringing]
+    if not by_pool:
+        return []
     living = (
         select(Pool.id, Pool.name, func.count(Vm.id))
         .join(Vm, Vm.pool_id == Pool.id)

@@ -6,10 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from backend.settings import load_settings
 from tests.deploy.calls import read_actions
 from tests.deploy.iam import Policy
 from tests.deploy.world import KEY, WITHOUT_LIFECYCLE, Deployer
@@ -42,7 +44,7 @@ async def test_three_environments_live_side_by_side_and_end_one_by_one(aws: Loca
     hosts = aws.list_instances(ManagedBy="lablink-deploy")
     assert sorted(hosts) == [f"lablink-allocator-{environment}" for environment in sorted(ENVIRONMENTS)]
     for environment in ENVIRONMENTS:
-        check_host(aws, environment)
+        check_host(aws, environment, tmp_path)
     check_states(aws, tmp_path)
     assert not await own_things_without_a_suffix(aws)
 
@@ -71,7 +73,7 @@ async def test_an_environment_is_made_and_taken_away_again(aws: LocalAws, tmp_pa
     ):
         status, said = await deployer.make(verb, "test", **more)
         assert (status, words in said) == (0, True), said
-    check_host(aws, "test")
+    check_host(aws, "test", tmp_path)
     await take_away(deployer, "test")
     assert what_is_left(aws) == [f"lablink-state-{ACCOUNT}-{REGION}-test"]
     policy = Policy(json.loads(DEPLOYER_POLICY.read_text()))
@@ -97,7 +99,7 @@ async def bring_up(deployer: Deployer, environment: str) -> None:
     assert list_offences(plan, public_ports=PUBLIC_PORTS) == []
 
 
-def check_host(aws: LocalAws, environment: str) -> None:
+def check_host(aws: LocalAws, environment: str, home: Path) -> None:
     """The host as EC2 has it."""
     name = f"lablink-allocator-{environment}"
     host, ec2 = aws.list_instances(Environment=environment)[name], aws.client("ec2")
@@ -111,8 +113,20 @@ def check_host(aws: LocalAws, environment: str) -> None:
     addresses = ec2.describe_addresses()["Addresses"]
     (address,) = [each for each in addresses if tags_of(each)["Environment"] == environment]
     assert address["InstanceId"] == host["InstanceId"]
-    run = aws.client("ssm").get_parameter(Name=f"/lablink/{environment}/run")["Parameter"]["Value"]
-    assert json.loads(run)["image"] == "ghcr.io/example/lablink-allocator:1.2.3"
+    run = json.loads(aws.client("ssm").get_parameter(Name=f"/lablink/{environment}/run")["Parameter"]["Value"])
+    assert run["image"] == "ghcr.io/example/lablink-allocator:1.2.3"
+    check_settings(run["settings"], environment, home)
+
+
+def check_settings(told: dict[str, Any], environment: str, home: Path) -> None:
+    """What the host is told are settings that the server takes."""
+    file = home / "told.yaml"
+    file.write_text(json.dumps(told))
+    settings = load_settings([], file=file, environment={"LABLINK_HOME": str(home)})
+    assert (settings.public_url, settings.server.host) == ("https://lab.example.org", "127.0.0.1")
+    assert (settings.pool.default.provider, settings.pool.default.max) == ("aws", 7)
+    assert (settings.aws.environment, settings.aws.owner) == (environment, "ada@example.org")
+    assert settings.aws.permissions_boundary == f"arn:aws:iam::{ACCOUNT}:policy/lablink-vm-boundary-{environment}"
 
 
 def check_states(aws: LocalAws, homes: Path) -> None:

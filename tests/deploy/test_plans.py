@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from copy import deepcopy
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from botocore.session import get_session
 
-from backend.settings import load_settings
 from tests.deploy.iam import Policy
 from tests.deploy.test_environments import DEPLOYER_POLICY
 from tests.deploy.world import Deployer
@@ -32,20 +30,15 @@ TO_EC2 = {"iam__PassedToService": "ec2.amazonaws.com"}
 
 
 @pytest.fixture(scope="module")
-async def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Two plans: `dev` with Postgres on the host, `prod` with RDS."""
+async def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A plan with all that there can be, a name and RDS; with Postgres on the host there is less of the same."""
     aws = await LocalAws(tmp_path_factory.mktemp("aws")).start()
     deployer = Deployer(aws, tmp_path_factory.mktemp("home"))
     try:
-        assert (await deployer.deploy("bootstrap", "prod"))[0] == 0
         zone = aws.client("route53").create_hosted_zone(Name="example.org", CallerReference="1")["HostedZone"]["Id"]
-        dev, prod = await asyncio.gather(
-            deployer.plan("dev", "settings={pool.default.max: 7}"),
-            deployer.plan("prod", "database=rds", f"zone_id={zone.rpartition('/')[2]}"),
-        )
+        return await deployer.plan("dev", "database=rds", f"zone_id={zone.rpartition('/')[2]}")
     finally:
         aws.close()
-    return {"dev": dev, "prod": prod}
 
 
 def find(plan: dict[str, Any], address: str) -> dict[str, Any]:
@@ -59,9 +52,8 @@ def server_role(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(find(plan, f"aws_iam_role_policy.{name}")["policy"]) for name in ("host", "pools")]
 
 
-def test_no_plan_offends_the_policy(plans) -> None:
-    for plan in plans.values():
-        assert list_offences(plan, public_ports=PUBLIC_PORTS) == []
+def test_the_plan_keeps_the_policy(plan) -> None:
+    assert list_offences(plan, public_ports=PUBLIC_PORTS) == []
 
 
 def open_ssh(plan: dict[str, Any]) -> None:
@@ -112,46 +104,31 @@ def widen_resources(plan: dict[str, Any]) -> None:
         (widen_resources, "allows secretsmanager:GetSecretValue on every resource"),
     ],
 )
-def test_who_loosens_a_plan_is_told(plans, loosen: Callable[[dict[str, Any]], object], said: str) -> None:
-    loosened = deepcopy(plans["prod"])
+def test_who_loosens_a_plan_is_told(plan, loosen: Callable[[dict[str, Any]], object], said: str) -> None:
+    loosened = deepcopy(plan)
     loosen(loosened)
     assert any(said in offence for offence in list_offences(loosened, public_ports=PUBLIC_PORTS))
 
 
-def test_every_bucket_is_versioned_encrypted_private_and_closed_to_open_connections(plans) -> None:
-    for plan in plans.values():
-        addresses = {each["address"] for each in plan["planned_values"]["root_module"]["resources"]}
-        for bucket in (address for address in addresses if address.startswith("aws_s3_bucket.")):
-            name = bucket.partition(".")[2]
-            kinds = ("versioning", "server_side_encryption_configuration", "public_access_block", "policy")
-            assert {f"aws_s3_bucket_{kind}.{name}" for kind in kinds} <= addresses
-        assert find(plan, "aws_s3_bucket_versioning.backup")["versioning_configuration"][0]["status"] == "Enabled"
-        assert json.loads(find(plan, "aws_s3_bucket_policy.backup")["policy"])["Statement"][0]["Effect"] == "Deny"
+def test_every_bucket_is_versioned_encrypted_private_and_closed_to_open_connections(plan) -> None:
+    addresses = {each["address"] for each in plan["planned_values"]["root_module"]["resources"]}
+    for bucket in (address for address in addresses if address.startswith("aws_s3_bucket.")):
+        name = bucket.partition(".")[2]
+        kinds = ("versioning", "server_side_encryption_configuration", "public_access_block", "policy")
+        assert {f"aws_s3_bucket_{kind}.{name}" for kind in kinds} <= addresses
+    assert find(plan, "aws_s3_bucket_versioning.backup")["versioning_configuration"][0]["status"] == "Enabled"
+    assert json.loads(find(plan, "aws_s3_bucket_policy.backup")["policy"])["Statement"][0]["Effect"] == "Deny"
 
 
-def test_no_password_of_the_database_is_in_a_plan(plans) -> None:
-    values = find(plans["prod"], "aws_db_instance.server[0]")
+def test_no_password_of_the_database_is_in_a_plan(plan) -> None:
+    values = find(plan, "aws_db_instance.server[0]")
     assert not values.get("password")
     assert not values.get("password_wo")
-    assert not find(plans["prod"], "aws_secretsmanager_secret_version.database[0]").get("secret_string")
+    assert not find(plan, "aws_secretsmanager_secret_version.database[0]").get("secret_string")
 
 
-def test_what_the_host_is_told_are_settings_that_the_server_takes(plans, tmp_path) -> None:
-    run = json.loads(find(plans["dev"], "aws_ssm_parameter.run")["value"])
-    file = tmp_path / "settings.yaml"
-    file.write_text(json.dumps(run["settings"]))
-    settings = load_settings([], file=file, environment={"LABLINK_HOME": str(tmp_path)})
-    assert (settings.public_url, settings.server.host) == ("https://lab.example.org", "127.0.0.1")
-    assert settings.pool.default.provider == "aws"
-    assert settings.pool.default.max == 7
-    assert (settings.aws.environment, settings.aws.owner) == ("dev", "ada@example.org")
-    assert settings.aws.permissions_boundary == BOUNDARY["iam__PermissionsBoundary"]
-
-
-def test_the_name_is_where_the_zone_is_given_and_nowhere_else(plans) -> None:
-    assert find(plans["prod"], "aws_route53_record.server[0]")["name"] == "lab.example.org"
-    with pytest.raises(StopIteration):
-        find(plans["dev"], "aws_route53_record.server[0]")
+def test_the_name_is_where_the_zone_is_given(plan) -> None:
+    assert find(plan, "aws_route53_record.server[0]")["name"] == "lab.example.org"
 
 
 @pytest.mark.parametrize(
@@ -175,8 +152,8 @@ def test_the_name_is_where_the_zone_is_given_and_nowhere_else(plans) -> None:
         ("s3:PutObject", "arn:aws:s3:::lablink-backup-123456789012-us-east-1-dev/x/database.dump", {}),
     ],
 )
-def test_the_server_may(plans, action: str, resource: str, context: dict[str, str]) -> None:
-    assert Policy(*server_role(plans["dev"])).allows(action, resource, **context)
+def test_the_server_may(plan, action: str, resource: str, context: dict[str, str]) -> None:
+    assert Policy(*server_role(plan)).allows(action, resource, **context)
 
 
 @pytest.mark.parametrize(
@@ -208,18 +185,18 @@ def test_the_server_may(plans, action: str, resource: str, context: dict[str, st
         ("ssm:GetParameter", "arn:aws:ssm:us-east-1:123456789012:parameter/other", {}),
     ],
 )
-def test_the_server_may_not(plans, action: str, resource: str, context: dict[str, str]) -> None:
-    assert not Policy(*server_role(plans["dev"])).allows(action, resource, **context)
+def test_the_server_may_not(plan, action: str, resource: str, context: dict[str, str]) -> None:
+    assert not Policy(*server_role(plan)).allows(action, resource, **context)
 
 
-def test_a_role_that_the_server_makes_reaches_session_manager_and_nothing_else(plans) -> None:
-    boundary = Policy(json.loads(find(plans["dev"], "aws_iam_policy.vm_boundary")["policy"]))
+def test_a_role_that_the_server_makes_reaches_session_manager_and_nothing_else(plan) -> None:
+    boundary = Policy(json.loads(find(plan, "aws_iam_policy.vm_boundary")["policy"]))
     assert {action.partition(":")[0] for action in boundary.actions()} == {"ssm", "ssmmessages"}
 
 
 @pytest.mark.parametrize("whose", ["server", "deployer"])
-def test_a_policy_names_real_actions_alone_and_fits_into_a_role(plans, whose: str) -> None:
-    documents = [json.loads(DEPLOYER_POLICY.read_text())] if whose == "deployer" else server_role(plans["prod"])
+def test_a_policy_names_real_actions_alone_and_fits_into_a_role(plan, whose: str) -> None:
+    documents = [json.loads(DEPLOYER_POLICY.read_text())] if whose == "deployer" else server_role(plan)
     policy = Policy(*documents)
     assert [action for action in policy.actions() if not is_real(action)] == []
     # docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html: 10,240 characters for a role's own policies.

@@ -20,6 +20,7 @@ VARIABLES = (
     "image_tag=1.2.3",
     "owner=ada@example.org",
     f"ami={AMI_PARAMETER}",
+    "settings={pool.default.max: 7}",
 )
 # The local AWS has one address: buckets cannot be names in front of it.
 PROVIDER = 'provider "aws" {\n  s3_use_path_style = true\n}\n'

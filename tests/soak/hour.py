@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from backend.db.engine import Database
 from lablink_ui.bench.arrivals import run_swarm
+from lablink_ui.garbage import QUIET_SHARE, REST_S
 from tests.conftest import CHROMIUM, CHROMIUM_FLAGS
 from tests.harness.pages import visit
 from tests.harness.pools import database_of
@@ -110,7 +111,8 @@ async def _hold_class(game: Round, server: Server, db: Database, class_: str, *,
         assert not await server.list_vms()
         return figures
 
-    figures = await until(figures_when_all_have_left, within_s=EMPTY_S, what="all have left but one page")
+    await until(figures_when_all_have_left, within_s=EMPTY_S, what="all have left but one page")
+    figures = await figures_at_rest(server)
     async with db.transaction() as session:
         connections = int(await session.scalar(text(_OTHERS)) or 0)
     look = Look(
@@ -123,6 +125,24 @@ async def _hold_class(game: Round, server: Server, db: Database, class_: str, *,
     )
     game.say(f"class {number}: " + ", ".join(f"{name} {value:.0f}" for name, value in asdict(look).items()))
     return look
+
+
+async def figures_at_rest(server: Server) -> dict[str, float]:
+    """The figures once it has rested for so long that it has given back what the class left free."""
+    figures, since = await server.figures(), time.monotonic()
+    looked_at = since
+
+    async def has_rested() -> bool:
+        nonlocal figures, since, looked_at
+        before, figures, now = figures, await server.figures(), time.monotonic()
+        worked_s = figures["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]
+        if worked_s > QUIET_SHARE * (now - looked_at):
+            since = now
+        looked_at = now
+        return now - since > 2 * REST_S
+
+    await until(has_rested, within_s=EMPTY_S, every_s=2, what="it is at rest")
+    return figures
 
 
 HOUR = Scenario(
