@@ -151,17 +151,6 @@ async def test_a_later_boot_installs_nothing_and_brings_the_container_back(born:
     assert [each.token for each in born.server.of("/api/vm_startup")] == born.server.agent_tokens
 
 
-@pytest.mark.long
-async def test_an_agent_whose_python_has_gone_is_installed_again(born: Birth) -> None:
-    (installed,) = (born.machine.root / "opt/lablink").glob("agent-*/venv/bin/python")
-    installed.unlink()
-    born.forget()
-    born.machine.run("systemctl", "restart", UNIT)
-    await born.until_phase("ready")
-    assert [step["step"] for step in born.server.steps()][:2] == ["python", "agent"]
-    assert {each.token for each in born.server.of("/api/boot_steps")} == set(born.server.agent_tokens)
-
-
 async def test_an_image_that_cannot_be_pulled_is_a_reason(born: Birth) -> None:
     born.forget()
     born.machine.tell_stand_in("docker.fails-pull", "manifest for lab/desk:2 not found\n")
