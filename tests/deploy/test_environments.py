@@ -74,6 +74,7 @@ async def test_an_environment_is_made_and_taken_away_again(aws: LocalAws, tmp_pa
         status, said = await deployer.make(verb, "test", **more)
         assert (status, words in said) == (0, True), said
     check_host(aws, "test", tmp_path)
+    check_what_is_not_asked_for(aws, "test")
     await take_away(deployer, "test")
     assert what_is_left(aws) == [f"lablink-state-{ACCOUNT}-{REGION}-test"]
     policy = Policy(json.loads(DEPLOYER_POLICY.read_text()))
@@ -116,6 +117,15 @@ def check_host(aws: LocalAws, environment: str, home: Path) -> None:
     run = json.loads(aws.client("ssm").get_parameter(Name=f"/lablink/{environment}/run")["Parameter"]["Value"])
     assert run["image"] == "ghcr.io/example/lablink-allocator:1.2.3"
     check_settings(run["settings"], environment, home)
+
+
+def check_what_is_not_asked_for(aws: LocalAws, environment: str) -> None:
+    """A name is made where a zone is given, and RDS where it is wanted: not here."""
+    bucket = f"lablink-state-{ACCOUNT}-{REGION}-{environment}"
+    state = json.loads(aws.client("s3").get_object(Bucket=bucket, Key="allocator/terraform.tfstate")["Body"].read())
+    made = {each["type"] for each in state["resources"]}
+    assert "aws_instance" in made
+    assert made.isdisjoint({"aws_route53_record", "aws_db_instance"})
 
 
 def check_settings(told: dict[str, Any], environment: str, home: Path) -> None:
