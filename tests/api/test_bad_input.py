@@ -12,7 +12,7 @@ from backend.api.csrf import FIELD
 from tests.harness.agents import HEALTHY, enrol, join, make_tokens
 from tests.harness.forms import form_token, post_form, sign_in
 from tests.harness.pools import make_pool
-from tests.harness.server import PASSWORD
+from tests.harness.server import PASSWORD, Server
 
 BEAT = {"boot_id": "b", **HEALTHY}
 _names = (f"bad{n}" for n in itertools.count())
@@ -43,12 +43,16 @@ def error_of(answer) -> tuple[int, str]:
     ],
 )
 async def test_a_bad_launch_names_the_field_and_launches_nothing(shared_server, body, status: int, field: str) -> None:
-    # By their names: those that others left there go on beating.
-    before = set(await shared_server.list_vms())
+    before = await list_standing(shared_server)
     answer = await shared_server.api.post("/api/admin/create", json=body)
     assert error_of(answer)[0] == status
     assert field in answer.json()["error"]["message"]
-    assert set(await shared_server.list_vms()) == before
+    assert await list_standing(shared_server) == before
+
+
+async def list_standing(server: Server) -> dict[str, tuple[str, str, str | None]]:
+    """How each machine stands: those that others left there go on beating."""
+    return {name: (vm["pool"], vm["status"], vm["email"]) for name, vm in (await server.list_vms()).items()}
 
 
 async def test_a_body_that_is_not_json_is_told_so(shared_server) -> None:
