@@ -12,7 +12,6 @@ import tempfile
 import threading
 from pathlib import Path
 
-from argon2 import PasswordHasher
 from sqlalchemy import update
 
 from backend.db.embedded import EmbeddedPostgres
@@ -20,9 +19,7 @@ from backend.db.engine import Database
 from backend.db.migrate import migrate
 from backend.models.user import User
 from backend.services.sign_in import ensure_first_admin
-
-# A password as it is kept costs a fifth of a second to make or to compare, which is its purpose.
-QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+from tests.harness.quick_passwords import QUICK
 
 
 def prepare(home: Path, password: str) -> None:

@@ -3,6 +3,8 @@
 Importing the server costs 3 s of a core, and the suite starts it dozens of times. A helper imports it once and forks
 for each start: what runs then is ``lablink``'s own ``main`` with the given arguments and environment, in a process of
 its own that can be killed like any other. Tests of the start itself start the command.
+
+One thing is not as it is elsewhere: passwords are hashed at once.
 """
 
 from __future__ import annotations
@@ -123,7 +125,9 @@ def _serve() -> None:
 
     from backend.settings import load_settings
     from lablink_ui import cli, main  # noqa: F401
+    from tests.harness.quick_passwords import use_quick_passwords
 
+    use_quick_passwords()
     with tempfile.TemporaryDirectory() as home:
         # What it composes once in a process is there for all then.
         load_settings(environment={"LABLINK_HOME": home})

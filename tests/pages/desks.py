@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pyotp
-from argon2 import PasswordHasher
 
 from backend.keys import KeyRing, new_key
 from backend.models import User
@@ -32,6 +31,7 @@ from backend.services.views import ClaimView
 from backend.services.vms import get_vm
 from backend.states import Access, Role
 from tests.crd.pastes import LINE
+from tests.harness.quick_passwords import QUICK
 from tests.harness.server import PASSWORD as ADMINS_PASSWORD
 from tests.pages.worlds import KIM, LONG_EMAIL, World, beat, claim, launch, obey, wait_for_ever
 
@@ -123,7 +123,7 @@ async def _entrances(world: World) -> None:
 
 async def _people(world: World) -> None:
     """People of every role, with tokens, invites, and a second step."""
-    db, hashed = world.db, PasswordHasher().hash(PASSWORD)
+    db, hashed = world.db, QUICK.hash(PASSWORD)
     await ensure_first_admin(db, ADMINS_PASSWORD)
     roles = {"lee": Role.OPERATOR, "sam": Role.VIEWER, "tess": Role.ADMIN, "gone": Role.ADMIN}
     async with db.transaction() as session:

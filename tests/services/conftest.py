@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from backend.services import passwords
-from tests.harness.prepared import QUICK
+from tests.harness.quick_passwords import use_quick_passwords
 
 
 @pytest.fixture
 def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same algorithm at the least cost, in a thread as ever; a first start takes the slow one."""
-    monkeypatch.setattr(passwords, "_hasher", QUICK)
-    monkeypatch.setattr(passwords, "_decoy", passwords._make_decoy())
+    use_quick_passwords(monkeypatch.setattr)

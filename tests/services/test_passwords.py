@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from argon2 import extract_parameters
+from argon2.profiles import RFC_9106_LOW_MEMORY
+
 from backend.services import passwords
 from backend.services.passwords import hash_password, is_right_password
 
@@ -17,3 +20,7 @@ async def test_where_there_is_no_such_user_a_password_of_the_same_cost_is_tried(
 
 async def test_no_password_is_that_of_nobody() -> None:
     assert not await is_right_password(None, "correct horse battery")
+
+
+async def test_a_password_costs_a_thief_what_the_standard_asks() -> None:
+    assert extract_parameters(await hash_password("correct horse battery")) == RFC_9106_LOW_MEMORY

@@ -48,7 +48,7 @@ from backend.services.sign_in import (
 from backend.services.throttles import Throttle
 from backend.setting_keys import OidcSettings
 from backend.states import Role
-from tests.harness.prepared import QUICK
+from tests.harness.quick_passwords import QUICK
 from tests.services.worlds import ADMIN
 
 KEYS = KeyRing([new_key()])
