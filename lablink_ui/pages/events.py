@@ -38,9 +38,10 @@ async def events(request: Request) -> Response | None:
         limit = PAGE
 
         async def read() -> None:
-            rows = await _read_rows(house, filters.wanted(), limit)
+            asked = limit
+            rows = await _read_rows(house, filters.wanted(), asked)
             table.reset(rows)
-            older.set_visibility(len(rows) == limit)
+            older.set_visibility(len(rows) == asked)
 
         def begin_anew() -> None:
             nonlocal limit

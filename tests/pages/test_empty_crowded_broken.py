@@ -138,6 +138,7 @@ async def test_500_machines_are_all_there_and_are_found_by_words_and_filters(bro
     await person.go("/admin/operations/1")
     await expect(rows).to_have_count(MACHINES)
     await person.go("/admin/events")
+    await expect(rows).to_have_count(200)
     await page.get_by_role("button", name="Show older").click()
     await expect(rows).to_have_count(400)
     assert person.errors == []
