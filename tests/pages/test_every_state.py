@@ -37,7 +37,6 @@ TWICE = """() => {
   const ids = [...document.querySelectorAll("[data-testid]")].map((each) => each.dataset.testid);
   return [...new Set(ids.filter((each, at) => ids.indexOf(each) !== at))].map((each) => `${each} is there twice`);
 }"""
-# The first is where things are cut off soonest; the others are looked at where every look is.
 WIDTHS = (320, 900, 1180)
 # What stands in the console although all is well: the browser notes answers of 4xx by itself.
 REFUSED = ("join-taken", "not-found", "seat-link-spent")
@@ -109,14 +108,14 @@ def listen(page: Page) -> list[str]:
 
 
 async def examine(page: Page, looks: Looks = LOOKS) -> list[str]:
-    """What is wrong with the page, in each of these looks, and what is cut off at the narrowest width or at any."""
+    """What is wrong with the page, in each of these looks, and what is cut off at any width."""
     found = list(await page.evaluate(TWICE))
     await page.evaluate(AXE)
     for size, theme in looks:
         await page.set_viewport_size(SIZES[size])
         found += [f"{size} {theme}: {each}" for each in await page.evaluate(LOOK, theme)]
         found += [f"{size}: {each}" for each in await page.evaluate(CUT_OFF)]
-    for width in WIDTHS if len(looks) > 1 else WIDTHS[:1]:
+    for width in WIDTHS:
         await page.set_viewport_size({"width": width, "height": 800})
         found += [f"{width} px: {each}" for each in await page.evaluate(CUT_OFF)]
     return found
