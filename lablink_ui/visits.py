@@ -18,6 +18,7 @@ from backend.api.cookies import session_cookie
 from backend.errors import Forbidden, LabLinkError, Unauthenticated, Unavailable
 from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
+from backend.live.read_model import Audience
 from backend.request_ids import begin_request
 from backend.services.actor import Actor
 from backend.services.sign_in import AdminIdentity, find_session
@@ -77,7 +78,7 @@ class Visit:
     ) -> None:
         """Like ``follow``; the page ends as soon as its session has ended, and is drawn anew if its role changes."""
         client = ui.context.client
-        forget = await follow(self.house, frame, start=start, on_changes=on_changes)
+        forget = await follow(self.house, frame, start=start, on_changes=on_changes, audience=Audience.ADMINS)
         client.on_delete(self.house.admin_pages.watch(self.admin, lambda role: _leave(client, forget, role)))
 
 
@@ -109,6 +110,7 @@ async def follow(
     *,
     start: Callable[[Snapshot], object] = _nothing,
     on_changes: Callable[[Snapshot, ChangeSet], object] = _nothing,
+    audience: Audience = Audience.RESEARCHERS,
 ) -> Callable[[], None]:
     """Waits for the browser, shows the snapshot, then every change until the page is gone. Call it last.
 
@@ -128,7 +130,7 @@ async def follow(
     start(snapshot)
     frame.set_live(is_live=snapshot.is_live)
     frame.ring(snapshot.ringing)
-    forget = house.live.subscribe(take, is_page=True)
+    forget = house.live.subscribe(take, audience)
     client.on_delete(forget)
     return forget
 

@@ -6,11 +6,26 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from nicegui import json
 from nicegui.element import Element
 
 Row = dict[str, Any]
+
+
+class Told(Element):
+    """A part of a page that is told what to show by calls of its methods in the browser."""
+
+    def tell(self, method: str, *args: Any) -> None:
+        """Calls a method of it in the browser; what comes of that nobody hears.
+
+        NiceGUI's ``run_method``, which could be waited for, makes a task of each call: too dear where hundreds of
+        pages are told at once, and until the task has run nobody can know that there is something to send.
+        """
+        if self._is_safe_to_interact():
+            call = f"runMethod({self.id}, {json.dumps(method)}, {json.dumps(args)})"
+            self.client.outbox.enqueue_message("run_javascript", {"code": call}, self.client.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +70,11 @@ class Verb:
     danger: bool = False
 
 
-class LiveTable(Element, component="live_table.js"):
-    """A table that is reset once and then patched.
+class LiveTable(Told, component="live_table.js"):
+    """A table that is reset once and then patched by who knows what changes, or shown all its rows again and again.
 
     ``chosen`` is the filter it starts with; ``on_search`` takes over the search from the browser; ``on_resync`` is
-    called when the browser lost a patch.
+    called when the browser lost a patch (of rows that were shown it gets all of them anew by itself).
     """
 
     def __init__(
@@ -82,6 +97,7 @@ class LiveTable(Element, component="live_table.js"):
     ) -> None:
         super().__init__()
         self._seq = 0
+        self._shown: Sequence[Row] | None = None
         self.props["label"] = label
         self.props["columns"] = [column.as_props() for column in columns]
         self.props["empty"] = {name: getattr(empty, name) for name in empty.__slots__}
@@ -94,22 +110,55 @@ class LiveTable(Element, component="live_table.js"):
             self.on("search", lambda event: on_search(str(event.args)))
         if on_act is not None:
             self.on("act", lambda event: on_act(str(event.args["verb"]), [str(name) for name in event.args["names"]]))
-        if on_resync is not None:
-            self.on("resync", lambda _: on_resync())
+        self.on("resync", lambda _: on_resync() if on_resync else self.reset(self._shown or []))
+
+    def show(self, rows: Sequence[Row], *, anew: bool = False) -> None:
+        """Shows exactly these rows, which nobody may change later; the browser is told only what differs.
+
+        What differs lights up; with ``anew`` (somebody looks at something else now) nothing does.
+        """
+        former, self._shown = self._shown, rows
+        if anew or former is None:
+            self.reset(rows)
+        else:
+            change = _find_change(former, rows)
+            self.patch(change.upserts, change.removals)
 
     def reset(self, rows: Sequence[Row]) -> None:
-        """Shows exactly these rows."""
+        """Shows exactly these rows, as if for the first time."""
         self._seq = 0
-        self.run_method("reset", rows)
+        self.tell("reset", rows)
 
     def patch(self, upserts: Sequence[Row], removals: Collection[int]) -> None:
         """Adds or replaces rows by their id, and takes some away."""
         if upserts or removals:
             self._seq += 1
-            self.run_method("patch", upserts, list(removals), self._seq)
+            self.tell("patch", upserts, list(removals), self._seq)
 
 
-class LogView(Element, component="log_view.js"):
+class _Change(NamedTuple):
+    """What becomes of rows, from one list of them to the next."""
+
+    former: Sequence[Row] = ()
+    rows: Sequence[Row] = ()
+    upserts: Sequence[Row] = ()
+    removals: Collection[int] = ()
+
+
+_last_change = _Change()
+
+
+def _find_change(former: Sequence[Row], rows: Sequence[Row]) -> _Change:
+    """Reckoned once for pages that share both lists, one after the other: to compare is what costs."""
+    global _last_change  # noqa: PLW0603 - a memory of one
+    if _last_change.former is not former or _last_change.rows is not rows:
+        held = {row["id"]: row for row in former}
+        upserts = [row for row in rows if held.get(row["id"]) != row]
+        _last_change = _Change(former, rows, upserts, held.keys() - {row["id"] for row in rows})
+    return _last_change
+
+
+class LogView(Told, component="log_view.js"):
     """A log: searched, filtered, followed and held in the browser. ``href``: where it is to be had as a file."""
 
     def __init__(self, label: str, *, testid: str, href: str) -> None:
@@ -119,7 +168,7 @@ class LogView(Element, component="log_view.js"):
     def append(self, lines: Sequence[list[Any]], kind: str = "log") -> None:
         """Adds lines: lists of id, ms since 1970, level, source, message. Of one kind, older ids are skipped."""
         if lines:
-            self.run_method("append", lines, kind)
+            self.tell("append", lines, kind)
 
 
 class Moment(Element, component="moment.js"):
@@ -157,7 +206,7 @@ class Mark:
     words: str
 
 
-class Chart(Element, component="chart.js"):
+class Chart(Told, component="chart.js"):
     """Lines over time, from 0 to 100. ``series``: key, label, and which of the style sheet's tones."""
 
     def __init__(self, label: str, series: Sequence[tuple[str, str, str]], *, unit: str = "%") -> None:
@@ -176,7 +225,7 @@ class Chart(Element, component="chart.js"):
     ) -> None:
         """Shows these points, one ``every_s`` or so: dicts of ``at`` and a value for each series."""
         marked = [{"at": mark.at.isoformat(), "words": mark.words} for mark in marks]
-        self.run_method("reset", points, marked, since.isoformat(), until.isoformat(), every_s)
+        self.tell("reset", points, marked, since.isoformat(), until.isoformat(), every_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +238,7 @@ class Measure:
     bars: tuple[int, int, int, int]
 
 
-class FleetMap(Element, component="fleet_map.js"):
+class FleetMap(Told, component="fleet_map.js"):
     """A cell for each machine; reset once and then patched, as a table is."""
 
     def __init__(self, measures: Sequence[Measure], *, on_resync: Callable[[], None]) -> None:
@@ -203,13 +252,13 @@ class FleetMap(Element, component="fleet_map.js"):
     def reset(self, cells: Sequence[Row]) -> None:
         """Shows exactly these cells."""
         self._seq = 0
-        self.run_method("reset", cells)
+        self.tell("reset", cells)
 
     def patch(self, upserts: Sequence[Row], removals: Collection[int]) -> None:
         """Adds or replaces cells by their id, and takes some away."""
         if upserts or removals:
             self._seq += 1
-            self.run_method("patch", upserts, list(removals), self._seq)
+            self.tell("patch", upserts, list(removals), self._seq)
 
 
 class Ask(Element, component="ask.js"):

@@ -47,7 +47,7 @@ async def alarms(request: Request) -> Response | None:
             table = LiveTable("Resolved alarms", _COLUMNS, empty=_NONE_YET, sort="resolved", descending=True)
 
         async def read() -> None:
-            table.reset([alarm_row(alarm) for alarm in await list_recent_alarms(visit.house.db)])
+            table.show([alarm_row(alarm) for alarm in await list_recent_alarms(visit.house.db)])
 
         reader = Reader(read)
 

@@ -35,13 +35,15 @@ async def events(request: Request) -> Response | None:
     with admin_frame(
         "Events", active="events", user=visit.admin.name, subtitle="Who did what, when, from where"
     ) as frame:
-        limit = PAGE
+        limit, shown = PAGE, None
 
         async def read() -> None:
-            asked = limit
-            rows = await _read_rows(house, filters.wanted(), asked)
-            table.reset(rows)
-            older.set_visibility(len(rows) == asked)
+            nonlocal shown
+            asked = filters.wanted(), limit
+            rows = await _read_rows(house, *asked)
+            table.show(rows, anew=asked != shown)
+            shown = asked
+            older.set_visibility(len(rows) == asked[1])
 
         def begin_anew() -> None:
             nonlocal limit

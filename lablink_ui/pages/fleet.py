@@ -33,7 +33,7 @@ async def fleet(request: Request) -> Response | None:
         shown = FleetMap([measure for measure, _ in _MEASURES], on_resync=lambda: start(visit.house.live.snapshot))
 
         def start(snapshot: Snapshot) -> None:
-            shown.reset([fleet_cell(vm) for vm in snapshot.vms.values()])
+            shown.reset(snapshot.once("fleet cells", lambda: [fleet_cell(vm) for vm in snapshot.vms.values()]))
             say(snapshot)
 
         def change(snapshot: Snapshot, changes: ChangeSet) -> None:

@@ -104,7 +104,7 @@ async def _draw(visit: Visit, vm: VmView) -> None:
             show(await get_vm_by_id(house.db, vm.id))
 
         async def read_events() -> None:
-            timeline.reset([event_row(event) for event in await list_events(house.db, vm_id=vm.id, limit=200)])
+            timeline.show([event_row(event) for event in await list_events(house.db, vm_id=vm.id, limit=200)])
 
         vm_reader, event_reader = (Reader(read) for read in (read_vm, read_events))
         repair_reader = Reader(repairs.read)

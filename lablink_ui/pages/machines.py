@@ -79,7 +79,8 @@ async def machines(request: Request) -> Response | None:
         )
 
         def start(snapshot: Snapshot) -> None:
-            table.reset([vm_row(vm) for vm in snapshot.vms.values()])
+            # Once for all pages that come together: after a restart, say.
+            table.reset(snapshot.once("vm rows", lambda: [vm_row(vm) for vm in snapshot.vms.values()]))
             say(snapshot)
 
         def change(snapshot: Snapshot, changes: ChangeSet) -> None:

@@ -101,7 +101,7 @@ async def _draw(visit: Visit, found: OperationView) -> None:
             bar.props["aria-valuenow"] = percent
             bar.classes(**{"add" if seen.status is OperationStatus.FAILED else "remove": "bad"})
             bar.update()
-            table.reset([progress_row(index, each) for index, each in enumerate(seen.progress)])
+            table.show([progress_row(index, each) for index, each in enumerate(seen.progress)])
 
         async def read_log() -> None:
             nonlocal last_line

@@ -68,6 +68,7 @@ class _Overview:
     def __init__(self, visit: Visit, frame: Frame) -> None:
         self._house, self._subtitle = visit.house, frame.subtitle
         self._tiles = _draw_tiles()
+        self._counts: Counter[VmStatus] | None = None
         with tag("div", "grid2"):
             self._attention = _LineList(
                 "Needs attention", "/admin/instances?status=trouble", lambda each: draw_mend(visit, frame, each)
@@ -87,21 +88,25 @@ class _Overview:
 
     def show(self, snapshot: Snapshot, changes: ChangeSet | None = None) -> None:
         """Shows all of it, and asks for what the picture does not hold."""
-        found_by_status = snapshot.once("statuses", lambda: Counter(vm.status for vm in snapshot.list_real_vms()))
-        for status, number in self._tiles.items():
-            found = found_by_status[status]
-            number.say(str(found))
-            number.classes(**{"remove" if found else "add": "zero"})
+        self._show_counts(snapshot.once("statuses", lambda: Counter(vm.status for vm in snapshot.list_real_vms())))
         self._show_pools(snapshot)
         self._show_attention(snapshot)
-        self._running.show(_list_running(snapshot), "No operation is running.")
+        self._running.show(snapshot.once("running", lambda: _list_running(snapshot)), "No operation is running.")
         if changes is None or changes.vms or changes.pools:
             self._costs_reader.ask()
         if changes is None or changes.touches("findings"):
             self._findings_reader.ask()
 
+    def _show_counts(self, counts: Counter[VmStatus]) -> None:
+        if self._counts == counts:
+            return
+        self._counts = counts
+        for status, number in self._tiles.items():
+            number.say(str(counts[status]))
+            number.classes(**{"remove" if counts[status] else "add": "zero"})
+
     def _show_pools(self, snapshot: Snapshot) -> None:
-        self._pools.reset([_with_cost(pool_row(pool, snapshot), self._costs) for pool in snapshot.pools.values()])
+        self._pools.show([_with_cost(pool_row(pool, snapshot), self._costs) for pool in snapshot.pools.values()])
 
     def _show_attention(self, snapshot: Snapshot) -> None:
         lines = [*map(_finding_line, self._findings), *snapshot.once("attention", lambda: _list_attention(snapshot))]

@@ -59,7 +59,7 @@ async def people(request: Request) -> Response | None:
 
         async def read() -> None:
             users = await list_users(house.db)
-            table.reset([user_row(user) for user in users])
+            table.show([user_row(user) for user in users])
             active = sum(user.disabled_at is None for user in users)
             frame.subtitle.say(f"{count(active, 'user')} of this console; researchers need no account")
             invites.show([_invite_line(each, visit) for each in await list_invites(house.db)])

@@ -61,7 +61,7 @@ class RosterPart:
         self._part.set_visibility(is_shown)
         if not is_shown and changes is None:
             # Nobody sees it, but what asks whether the page still waits for something does.
-            self._table.reset([])
+            self._table.show([])
         if is_shown and (changes is None or changes.pools or changes.touches("roster_entries", self._pool.id)):
             self._reader.ask()
 
@@ -116,7 +116,7 @@ class RosterPart:
                 tag("li", "", f"and {len(bad) - MAX_SHOWN} more")
 
     async def _read(self) -> None:
-        self._table.reset([roster_row(entry) for entry in await list_roster(self._visit.house.db, self._pool.id)])
+        self._table.show([roster_row(entry) for entry in await list_roster(self._visit.house.db, self._pool.id)])
 
     async def _act(self, verb: str, emails: list[str]) -> None:
         actions = {"link": self._show, "reissue": self._reissue, "remove": self._remove}

@@ -61,7 +61,7 @@ async def pools(request: Request) -> Response | None:
         _say_who_may(visit)
 
         def show(snapshot: Snapshot, _: ChangeSet | None = None) -> None:
-            table.reset([pool_row(pool, snapshot) for pool in snapshot.pools.values()])
+            table.show([pool_row(pool, snapshot) for pool in snapshot.pools.values()])
 
         await visit.follow(frame, start=show, on_changes=show)
     return None

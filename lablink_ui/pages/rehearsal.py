@@ -75,7 +75,6 @@ class _Page:
                 empty=Empty("No machine was up", "Launch one, and rehearse again.", "Launch machines",
                             f"/admin/create?pool={pool.name}"),
                 searchable=False,
-                on_resync=self._reset_table,
             )  # fmt: skip
         for part in (self._parts, self._machines):
             part.set_visibility(False)
@@ -137,7 +136,7 @@ class _Page:
         found = await find_last_rehearsal(self._visit.house.db, self._pool.id)
         self._verdict.show(found)
         if found is None:
-            self._reset_table()
+            self._table.show([])
             return
         is_first, self._shown = self._shown is None or self._shown.id != found.id, found
         for part in (self._parts, self._machines):
@@ -146,17 +145,8 @@ class _Page:
             self._end.set_visibility(found.status is RehearsalStatus.RUNNING)
         self._need.show(found)
         self._arrivals.show(found)
-        if is_first:
-            self._reset_table()
-        else:
-            self._table.patch(self._rows(), [])
-
-    def _reset_table(self) -> None:
-        self._table.reset(self._rows())
-
-    def _rows(self) -> list[dict[str, object]]:
-        machines = self._shown.machines if self._shown else ()
-        return [rehearsed_row(number, machine) for number, machine in enumerate(machines)]
+        rows = [rehearsed_row(number, machine) for number, machine in enumerate(found.machines)]
+        self._table.show(rows, anew=is_first)
 
 
 def _draw_fields(now: datetime, last: PastClass | None) -> None:

@@ -16,7 +16,7 @@ from backend.db import notices
 from backend.db.engine import Database
 from backend.db.notices import Notice, NoticeListener
 from backend.live.changes import ChangeSet
-from backend.live.read_model import ReadModel
+from backend.live.read_model import TOLD_AT_ONCE, Audience, ReadModel
 from backend.services.heartbeats import record_heartbeats
 from backend.services.pools import PoolSpec, ensure_pool, update_pool
 from tests.harness.waiting import until
@@ -231,6 +231,32 @@ async def test_a_sum_over_a_picture_is_made_once_for_all_pages_and_anew_for_the_
         await until(lambda: model.snapshot.pools[1].max == 33, every_s=0.005)
         assert model.snapshot.once("total", total) == 33
         assert made == [5, 33]
+
+
+async def test_researchers_are_told_first_and_while_many_admins_are_told_others_have_their_turn(db: Database) -> None:
+    await ensure_pool(db, "lab", PoolSpec(max=5), actor=ADMIN)
+    async with live_model(db) as (model, _):
+        turns, told = 0, list[tuple[int, int]]()
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        def subscribe(number: int, audience: Audience) -> Callable[[], None]:
+            return model.subscribe(lambda _: told.append((number, turns)) or True, audience)
+
+        ends = [subscribe(number, Audience.ADMINS) for number in range(1, 101)]
+        # Whoever goes while others are told hears nothing more.
+        model.subscribe(lambda _: ends[99](), Audience.RESEARCHERS)
+        subscribe(0, Audience.RESEARCHERS)
+        async with running(take_turns):
+            await update_pool(db, "lab", PoolSpec(max=33), actor=ADMIN)
+            await until(lambda: len(told) == 100, every_s=0.005)
+        assert [number for number, _ in told] == list(range(100))
+        assert len({turn for _, turn in told}) > 100 / TOLD_AT_ONCE
+        assert model.pages == 101
 
 
 async def test_pages_are_true_again_soon_after_every_connection_died(db: Database) -> None:

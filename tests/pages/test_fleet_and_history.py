@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from playwright.async_api import expect
 
+from backend.services.pools import set_pool_open
 from backend.services.vms import get_vm
 from tests.harness.pages import Visitor
-from tests.pages.worlds import beat
+from tests.pages.worlds import KIM, beat
 
 
 async def test_the_map_is_live_says_what_is_wrong_and_goes_by_arrow_keys(furnished, admin: Visitor) -> None:
@@ -57,3 +58,23 @@ async def test_a_machines_charts_go_back_as_far_as_is_asked_with_its_events_on_t
     )
     vm = await get_vm(furnished.world.db, "genomics-001")
     assert vm.conditions
+
+
+async def test_an_event_alone_comes_to_open_pages_not_all_before_it_again_and_a_page_that_lost_one_gets_all(
+    furnished, admin: Visitor
+) -> None:
+    db, page = furnished.world.db, await admin.go("/admin/events")
+    told: list[int] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda said: told.append(len(said))))
+    await page.reload()
+    rows = page.locator("tbody tr[data-status]")
+    await expect(rows.nth(50)).to_be_attached()
+    number, asked = await rows.count(), sum(told)
+    await set_pool_open(db, "genomics", is_open=False, actor=KIM)
+    await expect(rows.first).to_contain_text("Pool genomics is closed")
+    assert sum(told) - asked < asked / 10
+
+    await page.evaluate("getElement(document.querySelector('.table-card').id.slice(1)).seq += 1")
+    await set_pool_open(db, "genomics", is_open=True, actor=KIM)
+    await expect(rows.first).to_contain_text("Pool genomics is open")
+    assert await rows.count() in {number, number + 2}
