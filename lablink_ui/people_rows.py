@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.services.people import UserView
-from lablink_ui.components import Row
+from lablink_ui.components.change import Row
 from lablink_ui.words import count
 
 

@@ -12,7 +12,7 @@ from backend.services.rehearsal_verdict import RehearsedMachine
 from backend.services.rosters import RosterEntryView
 from backend.services.views import EventView, LogLineView, OperationView, PoolView, ProgressView, VmView
 from backend.states import ConditionKind, Health, OperationStatus, ProgressState, Severity, VmStatus
-from lablink_ui.components import Row
+from lablink_ui.components.change import Row
 from lablink_ui.words import (
     ALARM_WORDS,
     OPERATION_WORDS,

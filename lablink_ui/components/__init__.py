@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from nicegui import json
 from nicegui.element import Element
 
-Row = dict[str, Any]
+from lablink_ui.components.change import Row, find_change
 
 
 class Told(Element):
@@ -121,7 +121,7 @@ class LiveTable(Told, component="live_table.js"):
         if anew or former is None:
             self.reset(rows)
         else:
-            change = _find_change(former, rows)
+            change = find_change(former, rows)
             self.patch(change.upserts, change.removals)
 
     def reset(self, rows: Sequence[Row]) -> None:
@@ -134,28 +134,6 @@ class LiveTable(Told, component="live_table.js"):
         if upserts or removals:
             self._seq += 1
             self.tell("patch", upserts, list(removals), self._seq)
-
-
-class _Change(NamedTuple):
-    """What becomes of rows, from one list of them to the next."""
-
-    former: Sequence[Row] = ()
-    rows: Sequence[Row] = ()
-    upserts: Sequence[Row] = ()
-    removals: Collection[int] = ()
-
-
-_last_change = _Change()
-
-
-def _find_change(former: Sequence[Row], rows: Sequence[Row]) -> _Change:
-    """Reckoned once for pages that share both lists, one after the other: to compare is what costs."""
-    global _last_change  # noqa: PLW0603 - a memory of one
-    if _last_change.former is not former or _last_change.rows is not rows:
-        held = {row["id"]: row for row in former}
-        upserts = [row for row in rows if held.get(row["id"]) != row]
-        _last_change = _Change(former, rows, upserts, held.keys() - {row["id"] for row in rows})
-    return _last_change
 
 
 class LogView(Told, component="log_view.js"):

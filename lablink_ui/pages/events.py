@@ -8,7 +8,8 @@ from fastapi.responses import Response
 from backend.house import House
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.events import EventFilter, list_events
-from lablink_ui.components import Column, Empty, LiveTable, Row
+from lablink_ui.components import Column, Empty, LiveTable
+from lablink_ui.components.change import Row
 from lablink_ui.event_filters import EventFilters
 from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.parts import button, tag

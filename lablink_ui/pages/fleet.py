@@ -11,7 +11,8 @@ from fastapi.responses import Response
 from backend.live.changes import ChangeSet, Snapshot
 from backend.services.views import VmView
 from backend.states import VmStatus
-from lablink_ui.components import FleetMap, Measure, Row
+from lablink_ui.components import FleetMap, Measure
+from lablink_ui.components.change import Row
 from lablink_ui.frame import admin_frame, page_at
 from lablink_ui.parts import link_button
 from lablink_ui.rows import TROUBLE, condition_notes

@@ -14,7 +14,8 @@ from backend.live.changes import ChangeSet, Snapshot
 from backend.services.costs import Costs, get_costs
 from backend.services.findings import FindingView, list_findings
 from backend.states import GONE_VM, OPEN_OPERATION, OperationKind, VmStatus
-from lablink_ui.components import Column, Empty, LiveTable, Row
+from lablink_ui.components import Column, Empty, LiveTable
+from lablink_ui.components.change import Row
 from lablink_ui.frame import Frame, admin_frame, page_at
 from lablink_ui.mends import draw_mend
 from lablink_ui.parts import Text, link_button, tag, text

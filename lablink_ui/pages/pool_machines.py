@@ -7,7 +7,8 @@ from backend.provisioning.agent_package import join_line
 from backend.services.enrolments import create_enrolments
 from backend.services.views import PoolView, VmView
 from backend.states import Origin, Role, VmStatus
-from lablink_ui.components import Column, CopyButton, Empty, LiveTable, Row, Verb
+from lablink_ui.components import Column, CopyButton, Empty, LiveTable, Verb
+from lablink_ui.components.change import Row
 from lablink_ui.frame import Frame
 from lablink_ui.pages.machines import act_on
 from lablink_ui.parts import Field, button, tag, text
