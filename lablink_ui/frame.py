@@ -15,8 +15,9 @@ from lablink_ui.parts import Text, form_token_field, icon_of, tag, text
 from lablink_ui.theme import use_theme
 from lablink_ui.words import count
 
-# Serves a page at a path. On a busy server it comes late, which is better than the error that NiceGUI shows after 3 s.
-page_at = partial(ui.page, response_timeout=30.0)
+# Serves a page at a path. On a busy server it comes late, which is better than the error that NiceGUI shows after 3 s;
+# a page whose browser has not connected is dropped by NiceGUI after 60 s.
+page_at = partial(ui.page, response_timeout=50.0)
 NAVIGATION = (
     ("overview", "Overview", "/admin"),
     ("machines", "Machines", "/admin/instances"),

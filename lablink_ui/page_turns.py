@@ -1,7 +1,8 @@
 """Turns of pages: so many are made at once; the others wait at the door, where they cost nothing.
 
 Among a thousand that are all half made each one waits for all others, until none is there in time. One after the other
-they all come, the last ones late.
+they all come, the last ones late. Whoever is inside already goes before those who come in: a seat that somebody has
+clicked for, an admin who looks what is the matter.
 """
 
 from __future__ import annotations
@@ -11,25 +12,27 @@ from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.api.turns import Line
+
 # Enough that none of them waits for Postgres while the processor rests.
 AT_ONCE = 16
-_FILES = "/_nicegui"
+_FILES, _ENTRANCE = "/_nicegui", "/join"
 
 
 class PageTurns:
-    """ASGI middleware: makes so many pages at once, in the order in which they were asked for."""
+    """ASGI middleware: makes so many pages at once, in the order in which they were asked for, entrances last."""
 
     def __init__(self, app: ASGIApp, *, at_once: int = AT_ONCE) -> None:
-        self._app, self._turns = app, asyncio.Semaphore(at_once)
+        self._app, self._free, self._line = app, at_once, Line()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets everything through, pages in their turn."""
         if scope["type"] != "http" or scope["method"] != "GET" or scope["path"].startswith(_FILES):
             await self._app(scope, receive, send)
             return
-        await self._turns.acquire()
+        await self._take_turn(goes_first=not scope["path"].startswith(_ENTRANCE))
         with ExitStack() as turn:
-            turn.callback(self._turns.release)
+            turn.callback(self._pass_on)
 
             async def send_and_leave(message: Message) -> None:
                 # It is made; how fast somebody takes it is nobody else's business.
@@ -37,3 +40,20 @@ class PageTurns:
                 await send(message)
 
             await self._app(scope, receive, send_and_leave)
+
+    async def _take_turn(self, *, goes_first: bool) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        place = self._line.join(goes_first=goes_first)
+        try:
+            await place
+        except asyncio.CancelledError:
+            # Called and gone in the same moment.
+            if not place.cancelled():
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        if not self._line.call_next():
+            self._free += 1

@@ -8,13 +8,12 @@ from contextlib import AbstractContextManager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.api.turns import OF_MACHINES
 from backend.request_ids import begin_request
 from backend.spans import Span, nothing, span
 
 HEADER = b"x-request-id"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
-# Every machine sends these all day.
-_CHATTER = ("/api/heartbeat", "/api/commands", "/api/logs", "/api/vm_startup")
 # What machines, balancers and every page's opening ask for all day; a command's result is not among it.
 _NO_SPANS = ("/api/heartbeat", "/api/logs", "/healthz", "/readyz", "/metrics", "/_nicegui", "/assets")
 
@@ -53,7 +52,7 @@ class RequestLog:
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:
-    is_news = scope["method"] not in _SAFE and not scope["path"].startswith(_CHATTER)
+    is_news = scope["method"] not in _SAFE and not scope["path"].startswith(OF_MACHINES)
     level = logging.INFO if is_news else logging.DEBUG
     if logger.isEnabledFor(level):
         logger.log(level, "%s %s %d in %.0f ms", scope["method"][:10], _place(scope), status, seconds * 1000)

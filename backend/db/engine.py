@@ -20,7 +20,7 @@ from backend.errors import Unavailable
 
 LOOK_S = 0.5
 # Waiting for a connection: a crowd that arrives at once waits its turn; to be told "later" would be no sooner.
-WAIT_S = 30.0
+WAIT_S = 60.0
 # Few: their statements take a millisecond, and each connection more is one more that steps over the others' locks.
 EXPRESS_SIZE = 4
 # So long a network may swallow everything before a connection counts as lost. Else who is in the middle of something

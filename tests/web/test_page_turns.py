@@ -76,6 +76,39 @@ async def test_who_leaves_while_waiting_takes_nobodys_turn() -> None:
     assert server.begun == [1, 2, 3, 4, 5, 10, 11, 12]
 
 
+async def test_who_was_called_and_leaves_in_the_same_moment_passes_the_turn_on() -> None:
+    server = Server()
+    crowd = [server.ask(number) for number in range(1, AT_ONCE + 3)]
+    await server.settle()
+    server.read.set()
+    # Its first one ends in the very round in which the one that waits for its turn goes.
+    crowd[0].cancel()
+    await asyncio.sleep(0)
+    crowd[AT_ONCE].cancel()
+    server.ready.set()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    assert server.begun == [*range(1, AT_ONCE + 1), AT_ONCE + 2]
+    # No turn was lost on the way.
+    server.ready.clear()
+    later = [server.ask(number) for number in range(31, 31 + AT_ONCE)]
+    await server.settle()
+    assert server.begun[-AT_ONCE:] == list(range(31, 31 + AT_ONCE))
+    server.ready.set()
+    await asyncio.gather(*later)
+
+
+async def test_whoever_is_inside_goes_before_those_who_come_in() -> None:
+    server = Server()
+    crowd = [server.ask(number, path="/join/lab") for number in range(1, 10)]
+    await server.settle()
+    others = [server.ask(21), server.ask(22, path="/admin/instances")]
+    await server.settle()
+    server.read.set()
+    server.ready.set()
+    await asyncio.gather(*crowd, *others)
+    assert server.begun == [*range(1, AT_ONCE + 1), 21, 22, *range(AT_ONCE + 1, 10)]
+
+
 async def test_files_forms_and_sockets_wait_for_no_page() -> None:
     server = Server()
     crowd = [server.ask(number) for number in range(1, 10)]

@@ -19,9 +19,9 @@ class Server:
         self._round = 0
         self._turns = Turns(self._answer, at_once=AT_ONCE)
 
-    def ask(self, number: int, kind: str = "http") -> asyncio.Task[None]:
+    def ask(self, number: int, kind: str = "http", path: str = "/api/request_vm") -> asyncio.Task[None]:
         """A request of this number."""
-        scope = {"type": kind, "number": number}
+        scope = {"type": kind, "number": number, "path": path}
         return asyncio.create_task(self._turns(scope, None, None))  # type: ignore[arg-type, func-returns-value]
 
     async def count_rounds(self) -> None:
@@ -56,6 +56,15 @@ async def test_whoever_comes_later_does_not_overtake() -> None:
         await asyncio.sleep(0)
     await asyncio.gather(*first, *(server.ask(number) for number in range(10, 15)))
     assert [number for _, number in server.begun] == list(range(15))
+
+
+async def test_what_a_machine_asks_begins_before_what_a_crowd_asks() -> None:
+    server = Server()
+    crowd = [server.ask(number) for number in range(10)]
+    await asyncio.gather(*crowd, server.ask(99, path="/api/commands"))
+    assert [number for _, number in server.begun[:AT_ONCE]] == list(range(AT_ONCE))
+    assert server.begun[AT_ONCE][1] == 99
+    assert len(server.begun) == 11
 
 
 async def test_whoever_leaves_takes_nobodys_turn() -> None:
