@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # To begin takes a request some 0.4 ms: so many hold up everything else for 2 ms, 500 (agents that come back after an
 # outage, say) for 0.2 s.
 AT_ONCE = 4
+# Every machine sends these all day.
 OF_MACHINES = ("/api/commands", "/api/heartbeat", "/api/vm_startup", "/api/logs")
 
 

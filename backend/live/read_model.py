@@ -215,8 +215,9 @@ class ReadModel:
         if self.snapshot.is_live:
             self.snapshot.is_live = False
             self.snapshot.seq += 1
+            changes = ChangeSet(seq=self.snapshot.seq)
             for subscriber in tuple(self._subscribers):
-                self._call(subscriber, ChangeSet(seq=self.snapshot.seq))
+                self._call(subscriber, changes)
 
 
 async def _list_living(db: Database, ids: Collection[int] | None) -> list[VmView]:
