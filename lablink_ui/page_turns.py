@@ -1,7 +1,7 @@
 """Turns of pages: so many are made at once; the others wait at the door, where they cost nothing.
 
 Among a thousand that are all half made each one waits for all others, until none is there in time. One after the other
-they all come, the last ones late. Whoever is inside already goes before those who come in: a seat that somebody has
+they all come, the last ones late. Whoever is inside already overtakes those who come in: a seat that somebody has
 clicked for, an admin who looks what is the matter.
 """
 
@@ -20,7 +20,7 @@ _FILES, _ENTRANCE = "/_nicegui", "/join"
 
 
 class PageTurns:
-    """ASGI middleware: makes so many pages at once, in the order in which they were asked for, entrances last."""
+    """ASGI middleware: makes so many pages at once; entrances are not urgent."""
 
     def __init__(self, app: ASGIApp, *, at_once: int = AT_ONCE) -> None:
         self._app, self._free, self._line = app, at_once, Line()
@@ -30,7 +30,7 @@ class PageTurns:
         if scope["type"] != "http" or scope["method"] != "GET" or scope["path"].startswith(_FILES):
             await self._app(scope, receive, send)
             return
-        await self._take_turn(goes_first=not scope["path"].startswith(_ENTRANCE))
+        await self._take_turn(is_urgent=not scope["path"].startswith(_ENTRANCE))
         with ExitStack() as turn:
             turn.callback(self._pass_on)
 
@@ -41,11 +41,11 @@ class PageTurns:
 
             await self._app(scope, receive, send_and_leave)
 
-    async def _take_turn(self, *, goes_first: bool) -> None:
+    async def _take_turn(self, *, is_urgent: bool) -> None:
         if self._free:
             self._free -= 1
             return
-        place = self._line.join(goes_first=goes_first)
+        place = self._line.join(is_urgent=is_urgent)
         try:
             await place
         except asyncio.CancelledError:

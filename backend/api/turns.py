@@ -1,12 +1,13 @@
 """Turns: of requests that come at the same moment a few begin at once; a crowd holds up nobody who is inside.
 
-What machines ask and tell goes first: a seat is ready once its machine has heard of it.
+What machines ask and tell is urgent: a seat is ready once its machine has heard of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import cycle, islice
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,21 +19,26 @@ OF_MACHINES = ("/api/commands", "/api/heartbeat", "/api/vm_startup", "/api/logs"
 
 
 class Line:
-    """Those who wait for their turn: whoever goes first before all others, else in the order in which they came."""
+    """Those who wait for their turn, each kind in the order in which they came.
+
+    While both kinds wait they go in turn: the urgent are few and so overtake the many, and a flood of either kind, by
+    whomever, leaves the other half of all turns.
+    """
 
     def __init__(self) -> None:
-        self._first: deque[asyncio.Future[None]] = deque()
+        self._urgent: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
+        self._in_turn = cycle((self._urgent, self._others))
 
-    def join(self, *, goes_first: bool) -> asyncio.Future[None]:
+    def join(self, *, is_urgent: bool) -> asyncio.Future[None]:
         """A place in it; it is done when it is its turn."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        (self._first if goes_first else self._others).append(place)
+        (self._urgent if is_urgent else self._others).append(place)
         return place
 
     def call_next(self) -> bool:
         """Gives the next one their turn. Returns whether there was one; whoever has left takes nobody's turn."""
-        for places in (self._first, self._others):
+        for places in islice(self._in_turn, 2):
             while places:
                 place = places.popleft()
                 if not place.done():
@@ -53,16 +59,16 @@ class Turns:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets everything through, requests in their turn."""
         if scope["type"] == "http":
-            await self._take_turn(goes_first=scope["path"].startswith(OF_MACHINES))
+            await self._take_turn(is_urgent=scope["path"].startswith(OF_MACHINES))
         await self._app(scope, receive, send)
 
-    async def _take_turn(self, *, goes_first: bool) -> None:
+    async def _take_turn(self, *, is_urgent: bool) -> None:
         if self._begun == 0:
             asyncio.get_running_loop().call_soon(self._begin_round)
         if self._begun < self._at_once:
             self._begun += 1
             return
-        await self._line.join(goes_first=goes_first)
+        await self._line.join(is_urgent=is_urgent)
 
     def _begin_round(self) -> None:
         self._begun = 0

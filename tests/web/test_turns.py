@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from starlette.types import Receive, Scope, Send
 
 from backend.api.turns import Turns
@@ -58,13 +59,31 @@ async def test_whoever_comes_later_does_not_overtake() -> None:
     assert [number for _, number in server.begun] == list(range(15))
 
 
-async def test_what_a_machine_asks_begins_before_what_a_crowd_asks() -> None:
+async def test_what_a_machine_asks_overtakes_a_crowd() -> None:
     server = Server()
     crowd = [server.ask(number) for number in range(10)]
     await asyncio.gather(*crowd, server.ask(99, path="/api/commands"))
     assert [number for _, number in server.begun[:AT_ONCE]] == list(range(AT_ONCE))
     assert server.begun[AT_ONCE][1] == 99
     assert len(server.begun) == 11
+
+
+@pytest.mark.parametrize(("flood", "other"), [("/api/commands", "/api/request_vm"), ("/api/request_vm", "/api/logs")])
+async def test_a_flood_leaves_others_every_second_turn(flood: str, other: str) -> None:
+    server = Server()
+    # More come as fast as any is let through.
+    first = [server.ask(number, path=flood) for number in range(100)]
+    await asyncio.sleep(0)
+    others = [server.ask(number, path=other) for number in range(1_000, 1_010)]
+    for _ in range(20):
+        begun = len(server.begun)
+        await asyncio.sleep(0)
+        first += [server.ask(number, path=flood) for number in range(begun, len(server.begun))]
+    assert all(each.done() for each in others)
+    numbers = [number for _, number in server.begun]
+    assert [number for number in numbers if number >= 1_000] == list(range(1_000, 1_010))
+    assert numbers.index(1_009) - numbers.index(1_000) == 18
+    await asyncio.gather(*first)
 
 
 async def test_whoever_leaves_takes_nobodys_turn() -> None:
