@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -18,14 +20,14 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = self.worked_s = self.share = 0.0
-        self.rounds, self.takes_s, self.collected_at = garbage.ENOUGH, 0.0, list[float]()
+        self.made, self.takes_s, self.collected_at = garbage.ENOUGH, 0.0, list[float]()
         self.pages: dict[int, str] = {}
+        self._task: asyncio.Task[None] | None = None
         monkeypatch.setattr(garbage, "time", SimpleNamespace(monotonic=self._look, process_time=self._work))
-        monkeypatch.setattr(
-            garbage, "gc", SimpleNamespace(get_count=lambda: (0, 0, self.rounds), collect=self._collect)
-        )
+        monkeypatch.setattr(garbage, "gc", SimpleNamespace(get_count=lambda: (self.made, 0, 0), collect=self._collect))
         monkeypatch.setattr(garbage, "Client", SimpleNamespace(instances=self.pages))
-        monkeypatch.setattr(garbage, "LOOK_S", 0.0)
+        monkeypatch.setattr(garbage, "YOUNG_S", 0.0)
+        monkeypatch.setattr(garbage, "ROUNDS", 1)
 
     def _look(self) -> float:
         return self.now_s
@@ -33,26 +35,32 @@ class Machine:
     def _work(self) -> float:
         return self.worked_s
 
-    def _collect(self) -> None:
+    def _collect(self, generation: int = 2) -> None:
+        if generation == 0:
+            return
         self.now_s += self.takes_s
         self.collected_at.append(self.now_s)
 
     async def live(self, seconds: int) -> None:
         """Some time goes by."""
+        self._task = self._task or asyncio.create_task(garbage.collect_when_quiet())
         for _ in range(seconds):
             self.now_s += 1
             self.worked_s += self.share
             await asyncio.sleep(0)
 
+    async def end(self) -> None:
+        """Nothing is collected any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
 
 @pytest.fixture
 async def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     made = Machine(monkeypatch)
-    task = asyncio.create_task(garbage.collect_when_quiet())
-    await asyncio.sleep(0)
     yield made
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await made.end()
 
 
 async def test_while_a_class_arrives_nothing_is_collected_and_as_soon_as_it_sits_it_is(machine: Machine) -> None:
@@ -92,17 +100,50 @@ async def test_among_a_thousand_pages_already_the_first_one_waits(machine: Machi
 
 
 async def test_a_class_that_comes_after_a_night_is_not_held_up_by_what_the_night_did_not_need(machine: Machine) -> None:
-    machine.rounds = 0
+    machine.made = 0
     await machine.live(8 * 3_600)
-    machine.rounds, machine.share = garbage.ENOUGH, 0.6
+    machine.made, machine.share = garbage.ENOUGH, 0.6
     await machine.live(90)
     assert machine.collected_at == []
 
 
 async def test_where_little_was_made_there_is_nothing_to_collect(machine: Machine) -> None:
-    machine.rounds = garbage.ENOUGH - 1
+    machine.made = garbage.ENOUGH // 600
     await machine.live(500)
     assert machine.collected_at == []
+    await machine.live(110)
+    assert len(machine.collected_at) == 1
+
+
+class Circle:
+    """Refers to itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+async def test_what_is_new_and_refers_to_itself_goes_soon_and_what_stays_is_looked_through_once() -> None:
+    pauses: list[tuple[int, int]] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            pauses.append((info["generation"], len(gc.get_objects(info["generation"]))))
+
+    gc.collect()
+    gc.disable()
+    gc.callbacks.append(note)
+    task = asyncio.create_task(garbage.collect_when_quiet())
+    try:
+        gone, stays = weakref.ref(Circle()), [Circle() for _ in range(20_000)]
+        await until(lambda: gone() is None, what="it is collected")
+        await until(lambda: len(pauses) >= 3, what="there were more rounds")
+    finally:
+        task.cancel()
+        gc.callbacks.remove(note)
+        gc.enable()
+    assert {generation for generation, _ in pauses} == {0}
+    assert pauses[0][1] >= len(stays)
+    assert all(looked_through < len(stays) / 4 for _, looked_through in pauses[1:])
 
 
 async def test_what_a_crowd_left_free_between_what_stays_is_given_back_after_some_rest(
