@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.db.engine import Database
 from backend.errors import Conflict
 from backend.models import Claim, Operation, Pool, Vm
+from backend.pauses import AT_ONCE
 from backend.services.actor import Actor
 from backend.services.command_queue import queue_command
 from backend.services.commands import cancel_open_commands
@@ -87,7 +88,7 @@ async def destroy_locked(session: AsyncSession, db: Database, vms: Sequence[Vm],
     await _end_seats(session, db, vms, actor)
     await cancel_open_commands(session, [vm.id for vm in vms], detail="the machine is being destroyed", db=db)
     by_pool: dict[int, list[Vm]] = defaultdict(list)
-    for vm in vms:
+    for number, vm in enumerate(vms, 1):
         vm.email = vm.crd_command = None
         move_vm(session, vm, VmStatus.DESTROYING, actor=actor, at=db.now())
         if vm.origin == Origin.JOINED:
@@ -95,6 +96,9 @@ async def destroy_locked(session: AsyncSession, db: Database, vms: Sequence[Vm],
             queue_command(session, vm.id, CommandKind.STOP, at=db.now(), deadline_s=STOP_DEADLINE_S)
         else:
             by_pool[vm.pool_id].append(vm)
+        if number % AT_ONCE == 0:
+            # All of them in one go would hold up everybody.
+            await session.flush()
     operations = []
     for pool_id, group in sorted(by_pool.items()):
         pool = await session.get_one(Pool, pool_id)

@@ -38,7 +38,8 @@ async def fleet(request: Request) -> Response | None:
             say(snapshot)
 
         def change(snapshot: Snapshot, changes: ChangeSet) -> None:
-            shown.patch([fleet_cell(vm) for vm in changes.vms.upserts], changes.vms.removals)
+            cells = snapshot.once("changed fleet cells", lambda: [fleet_cell(vm) for vm in changes.vms.upserts])
+            shown.patch(cells, changes.vms.removals)
             say(snapshot)
 
         def say(snapshot: Snapshot) -> None:

@@ -84,7 +84,8 @@ async def machines(request: Request) -> Response | None:
             say(snapshot)
 
         def change(snapshot: Snapshot, changes: ChangeSet) -> None:
-            table.patch([vm_row(vm) for vm in changes.vms.upserts], changes.vms.removals)
+            rows = snapshot.once("changed vm rows", lambda: [vm_row(vm) for vm in changes.vms.upserts])
+            table.patch(rows, changes.vms.removals)
             say(snapshot)
 
         def say(snapshot: Snapshot) -> None:

@@ -40,13 +40,8 @@ class CrdCard:
         self._visit = visit
         self._holder = Holder(owner_hash=visit.owner_hash, address=visit.address)
         self._status: CrdStatus | None = None
-        with tag("section", "card pad", aria_labelledby="crd-title") as self._card:
-            tag("h2", "", "Desktop in your browser", id="crd-title")
-            tag("p", "sub", "With Chrome Remote Desktop, under your own Google account. It takes about a minute.")
-            with tag("ol", "steps"):
-                self._draw_open()
-                self._draw_paste()
-                self._draw_result()
+        self._is_drawn = self._is_pin_shown = False
+        self._card = tag("section", "card pad", aria_labelledby="crd-title")
         self._card.set_visibility(False)
 
     def show(self, now: SeatNow) -> None:
@@ -58,6 +53,7 @@ class CrdCard:
             if self._is_pin_shown:
                 self._hide_pin()
             return
+        self._draw_once()
         status, self._status = self._status, claim.crd_status
         self._show_result(claim)
         self._show_submit(claim.crd_status)
@@ -65,6 +61,19 @@ class CrdCard:
             self._error.say(claim.crd_detail or "")
         elif claim.crd_status is not status:
             self._error.say("")
+
+    def _draw_once(self) -> None:
+        # It is a third of the page, and many pools do not offer it.
+        if self._is_drawn:
+            return
+        self._is_drawn = True
+        with self._card:
+            tag("h2", "", "Desktop in your browser", id="crd-title")
+            tag("p", "sub", "With Chrome Remote Desktop, under your own Google account. It takes about a minute.")
+            with tag("ol", "steps"):
+                self._draw_open()
+                self._draw_paste()
+                self._draw_result()
 
     def _draw_open(self) -> None:
         with tag("li"), tag("div", "stack"):
