@@ -82,7 +82,7 @@ class DatabaseSettings:
     """Postgres. Its URL is a secret: LABLINK_DATABASE_URL; without it the embedded Postgres is used."""
 
     pool_size: int = _key(
-        5,
+        8,
         "Connections to Postgres at most; opened when needed, and kept. On the cores of the server itself, more of them"
         " make nothing faster and hold up the server",
         low=4,

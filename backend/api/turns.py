@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # To begin takes a request some 0.4 ms: so many hold up everything else for 2 ms, 500 (agents that come back after an
 # outage, say) for 0.2 s.
 AT_ONCE = 4
+# Of these turns in a row the others have the next one.
+URGENT = 3
 # Every machine sends these all day.
 OF_MACHINES = ("/api/commands", "/api/heartbeat", "/api/vm_startup", "/api/logs")
 
@@ -21,14 +23,15 @@ OF_MACHINES = ("/api/commands", "/api/heartbeat", "/api/vm_startup", "/api/logs"
 class Line:
     """Those who wait for their turn, each kind in the order in which they came.
 
-    While both kinds wait they go in turn: the urgent are few and so overtake the many, and a flood of either kind, by
-    whomever, leaves the other half of all turns.
+    While both kinds wait, three of four turns are the urgent ones': what is begun ends before more is begun. A flood of
+    either kind, by whomever, leaves the other its part.
     """
 
     def __init__(self) -> None:
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
-        self._in_turn = cycle((self._urgent, self._others))
+        self._turns = (*[self._urgent] * URGENT, self._others)
+        self._in_turn = cycle(self._turns)
 
     def join(self, *, is_urgent: bool) -> asyncio.Future[None]:
         """A place in it; it is done when it is its turn."""
@@ -38,7 +41,7 @@ class Line:
 
     def call_next(self) -> bool:
         """Gives the next one their turn. Returns whether there was one; whoever has left takes nobody's turn."""
-        for places in islice(self._in_turn, 2):
+        for places in islice(self._in_turn, len(self._turns)):
             while places:
                 place = places.popleft()
                 if not place.done():

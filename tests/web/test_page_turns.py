@@ -97,7 +97,7 @@ async def test_who_was_called_and_leaves_in_the_same_moment_passes_the_turn_on()
     await asyncio.gather(*later)
 
 
-async def test_whoever_is_inside_overtakes_those_who_come_in_and_keeps_none_of_them_out() -> None:
+async def test_whoever_is_inside_overtakes_those_who_come_in_and_keeps_nobody_out() -> None:
     server = Server()
     crowd = [server.ask(number, path="/join/lab") for number in range(1, 8)]
     await server.settle()
@@ -106,7 +106,7 @@ async def test_whoever_is_inside_overtakes_those_who_come_in_and_keeps_none_of_t
     server.read.set()
     server.ready.set()
     await asyncio.gather(*crowd, *others)
-    assert server.begun == [1, 2, 3, 21, 4, 22, 5, 23, 6, 24, 7, 25]
+    assert server.begun == [1, 2, 3, 21, 22, 23, 4, 24, 25, 5, 6, 7]
 
 
 async def test_files_forms_and_sockets_wait_for_no_page() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from backend.api.turns import Turns
+from backend.api.turns import URGENT, Turns
 
 AT_ONCE = 3
 
@@ -68,8 +68,12 @@ async def test_what_a_machine_asks_overtakes_a_crowd() -> None:
     assert len(server.begun) == 11
 
 
-@pytest.mark.parametrize(("flood", "other"), [("/api/commands", "/api/request_vm"), ("/api/request_vm", "/api/logs")])
-async def test_a_flood_leaves_others_every_second_turn(flood: str, other: str) -> None:
+@pytest.mark.parametrize(
+    ("flood", "other", "turns"),
+    [("/api/commands", "/api/request_vm", 9 * (URGENT + 1)), ("/api/request_vm", "/api/logs", 9 + 9 // URGENT)],
+    ids=["of the urgent", "of others"],
+)
+async def test_a_flood_leaves_the_others_their_part_of_the_turns(flood: str, other: str, turns: int) -> None:
     server = Server()
     # More come as fast as any is let through.
     first = [server.ask(number, path=flood) for number in range(100)]
@@ -82,7 +86,7 @@ async def test_a_flood_leaves_others_every_second_turn(flood: str, other: str) -
     assert all(each.done() for each in others)
     numbers = [number for _, number in server.begun]
     assert [number for number in numbers if number >= 1_000] == list(range(1_000, 1_010))
-    assert numbers.index(1_009) - numbers.index(1_000) == 18
+    assert numbers.index(1_009) - numbers.index(1_000) == turns
     await asyncio.gather(*first)
 
 
