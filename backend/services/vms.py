@@ -46,7 +46,7 @@ async def list_vms(
     async with db.transaction() as session:
         if ids is not None and len(ids) <= AT_ONCE:
             return [_view_of(*row) for row in await session.execute(query)]
-        # All of them in one go would hold up everybody: 40 ms for 500.
+        # Many in one go would hold up everybody: 40 ms for 500.
         rows = await session.stream(query, execution_options={"yield_per": AT_ONCE})
         return [_view_of(*row) async for part in rows.partitions() for row in part]
 

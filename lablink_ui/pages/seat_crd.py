@@ -53,7 +53,8 @@ class CrdCard:
             if self._is_pin_shown:
                 self._hide_pin()
             return
-        self._draw_once()
+        if not self._is_drawn:
+            self._draw()
         status, self._status = self._status, claim.crd_status
         self._show_result(claim)
         self._show_submit(claim.crd_status)
@@ -62,10 +63,8 @@ class CrdCard:
         elif claim.crd_status is not status:
             self._error.say("")
 
-    def _draw_once(self) -> None:
-        # It is a third of the page, and many pools do not offer it.
-        if self._is_drawn:
-            return
+    def _draw(self) -> None:
+        # Not before it is wanted: it is a third of the page, and many pools do not offer it.
         self._is_drawn = True
         with self._card:
             tag("h2", "", "Desktop in your browser", id="crd-title")

@@ -139,6 +139,7 @@ async def test_what_is_new_and_refers_to_itself_goes_soon_and_what_stays_is_look
         await until(lambda: len(pauses) >= 3, what="there were more rounds")
     finally:
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         gc.callbacks.remove(note)
         gc.enable()
     assert {generation for generation, _ in pauses} == {0}
