@@ -78,7 +78,7 @@ def make_app(house: House) -> FastAPI:
     nicegui_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     # Within the compression.
     nicegui_app.add_middleware(ScriptNonces)
-    nicegui_app.add_middleware(PageTurns)
+    nicegui_app.add_middleware(PageTurns, answers=house.db.answers)
     # We keep nothing there, and NiceGUI keeps that for a month for every page there ever was.
     nicegui_app.storage.max_tab_storage_age = settings.server.reconnect_timeout_s
     # Last: what is registered after it would never be reached.

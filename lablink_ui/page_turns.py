@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.api.turns import Line
+from backend.rounds import Line, Rounds
 
 # Enough that none of them waits for Postgres while the processor rests.
 AT_ONCE = 16
@@ -20,10 +20,15 @@ _FILES, _ENTRANCE = "/_nicegui", "/join"
 
 
 class PageTurns:
-    """ASGI middleware: makes so many pages at once; entrances are not urgent."""
+    """ASGI middleware: makes so many pages at once; entrances are not urgent.
 
-    def __init__(self, app: ASGIApp, *, at_once: int = AT_ONCE) -> None:
-        self._app, self._free, self._line = app, at_once, Line()
+    While anybody stands at the door, ``answers`` of the database wait for no turn of their own: that all get in counts
+    for more then than how calm the event loop is.
+    """
+
+    def __init__(self, app: ASGIApp, *, answers: Rounds, at_once: int = AT_ONCE) -> None:
+        self._app, self._answers, self._free = app, answers, at_once
+        self._line, self._standing = Line(), 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets everything through, pages in their turn."""
@@ -46,6 +51,7 @@ class PageTurns:
             self._free -= 1
             return
         place = self._line.join(is_urgent=is_urgent)
+        self._stand(1)
         try:
             await place
         except asyncio.CancelledError:
@@ -53,6 +59,12 @@ class PageTurns:
             if not place.cancelled():
                 self._pass_on()
             raise
+        finally:
+            self._stand(-1)
+
+    def _stand(self, more: int) -> None:
+        self._standing += more
+        self._answers.is_open = self._standing > 0
 
     def _pass_on(self) -> None:
         if not self._line.call_next():

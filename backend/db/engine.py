@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 from sqlalchemy import event, text
@@ -17,12 +18,15 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from backend.db.batches import Batches, Item, Key, Result, Work
 from backend.db.express import BROKEN, Connection, ExpressLane, is_at_rest
 from backend.errors import Unavailable
+from backend.rounds import Rounds
 
 LOOK_S = 0.5
 # Waiting for a connection: a crowd that arrives at once waits its turn; to be told "later" would be no sooner.
 WAIT_S = 60.0
 # Few: their statements take a millisecond, and each connection more is one more that steps over the others' locks.
 EXPRESS_SIZE = 4
+# Answers that come together: each goes on for a millisecond or two.
+ANSWERS_AT_ONCE = 2
 # So long a network may swallow everything before a connection counts as lost. Else who is in the middle of something
 # when a host vanishes (RDS changes over to its standby) waits as long as the kernel repeats itself: a quarter of an
 # hour. Parameters of libpq (Postgres 16 manual, 34.1.2), without meaning on a socket of this machine.
@@ -39,7 +43,7 @@ def utc_now() -> datetime:
 class Database:
     """Owns the connection pool. ``now`` is its clock, injected so that tests can age things.
 
-    ``name`` is what Postgres's own lists call its connections.
+    ``name`` is what Postgres's own lists call its connections. ``answers`` has those who asked go on in their turn.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Database:
         name: str = "lablink",
     ) -> None:
         self.conninfo = plain_url(url)
+        self.answers = Rounds(at_once=ANSWERS_AT_ONCE)
         self.now = now
         options = {
             "connect_timeout": 5,
@@ -67,7 +72,7 @@ class Database:
             pool_timeout=WAIT_S,
             # Else a failing statement would write its values into the log.
             hide_parameters=True,
-            connect_args=options,
+            connect_args={**options, "async_creator_fn": self._connect},
         )
         event.listen(self.engine.sync_engine, "checkin", _keep_out_of_pool)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -114,6 +119,11 @@ class Database:
         """
         return await self._batches.add(work, key, item)
 
+    async def _connect(self, *args: Any, **options: Any) -> Connection:
+        connection = await _InTurn.connect(*args, **options)
+        connection.rounds = self.answers
+        return connection
+
     async def until_reachable(self) -> None:
         """Waits until Postgres answers."""
         while True:
@@ -129,6 +139,18 @@ class Database:
         await self._batches.close()
         await self._express.close()
         await self.engine.dispose()
+
+
+class _InTurn(psycopg.AsyncConnection[Any]):
+    """Whoever has asked something goes on in their turn: of a crowd's answers not all in the same round of the loop."""
+
+    rounds: Rounds
+
+    async def wait(self, *args: Any, **options: Any) -> Any:
+        """As psycopg's own, which every statement goes through."""
+        answer = await super().wait(*args, **options)
+        await self.rounds.take_turn()
+        return answer
 
 
 def plain_url(url: str) -> str:

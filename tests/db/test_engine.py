@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.embedded import SOCKET, EmbeddedPostgres
-from backend.db.engine import Database, plain_url
+from backend.db.engine import ANSWERS_AT_ONCE, Database, plain_url
 from backend.db.jobs import RUN_OPERATION, defer
 from backend.db.migrate import migrate
 from backend.errors import Unavailable
@@ -113,6 +114,43 @@ async def test_a_connection_lost_in_a_transaction_is_unavailable(
     with pytest.raises(Unavailable):
         await lose(db)
     assert await answer(db) == 42
+
+
+async def test_of_answers_that_come_together_a_few_go_on_in_each_round_of_the_loop(
+    db: Database, database_url: str
+) -> None:
+    rounds: list[int] = [0]
+    gone_on: list[int] = []
+
+    async def count_rounds() -> None:
+        while True:
+            await asyncio.sleep(0)
+            rounds[0] += 1
+
+    async def wait_for_all() -> None:
+        async with db.transaction() as session:
+            await session.execute(text("SELECT pg_advisory_xact_lock_shared(1)"))
+            gone_on.append(rounds[0])
+
+    with psycopg.connect(database_url, autocommit=True) as beside:
+        beside.execute("SELECT pg_advisory_lock(1)")
+        crowd = asyncio.gather(*(wait_for_all() for _ in range(8)))
+        await until(lambda: count(beside, "wait_event_type = 'Lock'") == 8)
+        bystander = asyncio.create_task(count_rounds())
+        beside.execute("SELECT pg_advisory_unlock(1)")
+        # Holds the loop until all answers are there.
+        while count(beside, "state = 'active'"):
+            pass
+        await crowd
+        bystander.cancel()
+    assert len(gone_on) == 8
+    assert max(map(gone_on.count, gone_on)) <= ANSWERS_AT_ONCE
+
+
+def count(beside: psycopg.Connection, what: str) -> int:
+    """How many others who use this database are so."""
+    others = "datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    return beside.execute(f"SELECT FROM pg_stat_activity WHERE {others} AND {what}").rowcount  # type: ignore[arg-type]
 
 
 async def test_more_work_than_connections_waits_and_then_is_unavailable(

@@ -6,6 +6,7 @@ import asyncio
 
 from starlette.types import Receive, Scope, Send
 
+from backend.rounds import Rounds
 from lablink_ui.page_turns import PageTurns
 
 AT_ONCE = 3
@@ -18,7 +19,8 @@ class Server:
     def __init__(self) -> None:
         self.begun: list[int] = []
         self.ready, self.read = asyncio.Event(), asyncio.Event()
-        self._turns = PageTurns(self._answer, at_once=AT_ONCE)
+        self.answers = Rounds(at_once=1)
+        self._turns = PageTurns(self._answer, answers=self.answers, at_once=AT_ONCE)
 
     def ask(self, number: int, *, path: str = "/seat", kind: str = "http", method: str = "GET") -> asyncio.Task[None]:
         """A request of this number."""
@@ -123,3 +125,22 @@ async def test_files_forms_and_sockets_wait_for_no_page() -> None:
     server.read.set()
     server.ready.set()
     await asyncio.gather(*crowd, *others)
+
+
+async def test_while_anybody_stands_at_the_door_answers_of_the_database_wait_for_no_turn() -> None:
+    server = Server()
+    server.read.set()
+    inside = [server.ask(number) for number in range(1, 1 + AT_ONCE)]
+    await server.settle()
+    assert not server.answers.is_open
+    first, second = server.ask(10), server.ask(11)
+    await server.settle()
+    assert server.answers.is_open
+    # Gone is as good as in.
+    first.cancel()
+    await server.settle()
+    assert server.answers.is_open
+    server.ready.set()
+    await asyncio.gather(*inside, second)
+    assert not server.answers.is_open
+    assert server.begun == [1, 2, 3, 11]

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from backend.api.turns import URGENT, Turns
+from backend.api.turns import Turns
+from backend.rounds import URGENT
 
 AT_ONCE = 3
 
