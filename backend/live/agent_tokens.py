@@ -20,7 +20,9 @@ class AgentTokens:
         self._db = db
         self._listener = listener
         self._known: dict[bytes, tuple[float, AgentIdentity]] = {}
-        self._version = 0
+        # How many things were said, which of them was the last about a VM, and which the last about all.
+        self._said, self._said_of_all = 0, 0
+        self._said_of: dict[int, int] = {}
         listener.subscribe(self._note, on_gap=self.forget_all, on_lost=self.forget_all)
 
     async def authenticate(self, token: str) -> AgentIdentity:
@@ -31,10 +33,11 @@ class AgentTokens:
         """
         if known := self.recall(token):
             return known
-        version = self._version
+        said = self._said
         identity = await authenticate_agent(self._db, token)
-        # Kept only if nothing was said meanwhile, and only while somebody would tell us.
-        if self._listener.connected and version == self._version:
+        # Kept only if nothing was said of it meanwhile, and only while somebody would tell us.
+        last = max(self._said_of_all, self._said_of.get(identity.vm_id, 0))
+        if self._listener.connected and last <= said:
             self._known[hash_token(token)] = (time.monotonic() + KEPT_S, identity)
         return identity
 
@@ -45,14 +48,17 @@ class AgentTokens:
 
     def forget(self, *vm_ids: int) -> None:
         """Asks again for the tokens of these VMs."""
-        self._version += 1
+        self._said += 1
+        self._said_of.update(dict.fromkeys(vm_ids, self._said))
         gone = [key for key, (_, identity) in self._known.items() if identity.vm_id in vm_ids]
         for key in gone:
             del self._known[key]
 
     def forget_all(self) -> None:
         """Asks again for every token."""
-        self._version += 1
+        self._said += 1
+        self._said_of_all = self._said
+        self._said_of.clear()
         self._known.clear()
 
     def _note(self, notice: Notice) -> None:

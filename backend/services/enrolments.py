@@ -12,8 +12,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.db.engine import Database, violated_constraint
+from backend.db.express import Connection
 from backend.errors import Conflict, InvalidInput, Revoked, Unauthenticated
 from backend.models import Enrolment, Pool, Vm
+from backend.models.base import quoted
 from backend.services.actor import Actor
 from backend.services.moves import move_vm, record_event
 from backend.services.pools import check_open, get_pool_row
@@ -25,6 +27,11 @@ ENROLMENT_S = 24 * 3600
 # What the names of simulated machines begin with.
 SIMULATED = "swarm-"
 HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_NOT_ANY_MORE = "This agent token is unknown or was revoked."
+_AGENTS = f"""
+    SELECT agent_token_hash, revoked_at IS NULL AND status NOT IN ({quoted(GONE_VM)}), vms.id, hostname, enrolments.id
+    FROM enrolments JOIN vms ON vms.id = enrolments.vm_id
+    WHERE agent_token_hash = ANY(%(hashes)s)"""
 _UNKNOWN = "This token is unknown, was used already or has expired."
 
 
@@ -118,14 +125,23 @@ async def authenticate_agent(db: Database, token: str) -> AgentIdentity:
     Raises:
         Unauthenticated: the token is unknown; ``Revoked``, if it was known once or its VM is gone.
     """
-    async with db.transaction() as session:
-        found = await _find_by_agent_token(session, token)
-        if found is None:
-            was_known = select(Enrolment.id).where(Enrolment.agent_token_hash == hash_token(token))
-            refusal = Unauthenticated if await session.scalar(was_known) is None else Revoked
-            raise refusal("This agent token is unknown or was revoked.")
-        vm, enrolment = found
-        return AgentIdentity(vm.id, vm.hostname, enrolment.id)
+    found = await db.together(_find_agents, _AGENTS, hash_token(token))
+    if found is None:
+        raise Unauthenticated(_NOT_ANY_MORE)
+    is_in_force, identity = found
+    if not is_in_force:
+        raise Revoked(_NOT_ANY_MORE)
+    return identity
+
+
+async def _find_agents(
+    connection: Connection, query: str, hashes: list[bytes]
+) -> list[tuple[bool, AgentIdentity] | None]:
+    """Whom each of these tokens (hashed) speaks for, and whether it still may."""
+    # After an outage all agents come at once.
+    rows = await (await connection.execute(query, {"hashes": hashes})).fetchall()
+    found = {token_hash: (is_in_force, AgentIdentity(*identity)) for token_hash, is_in_force, *identity in rows}
+    return [found.get(token_hash) for token_hash in hashes]
 
 
 async def authenticate_booting(db: Database, token: str) -> AgentIdentity:
