@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -44,6 +45,20 @@ def test_claims_are_printed_and_written_as_ratios_to_a_limit_of_the_same_run(
             assert each["ratio"] == pytest.approx(each["ours"] / each["limit"], rel=0.05)
         assert each["limit_is"] in printed
     assert written["failures"] == []
+    assert list_left(tmp_path) == []
+
+
+def test_two_processes_are_measured_against_one_where_there_are_cores_for_it(
+    tmp_path: Path, capfd, monkeypatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    file = tmp_path / "figures.json"
+    assert run_bench(["two_processes"], json_file=file, sizes=replace(TINY, cores_for_two=1_000)) == 0
+    assert "two processes: not measured" in capfd.readouterr().out
+    assert run_bench(["two_processes"], json_file=file, sizes=replace(TINY, cores_for_two=1, beat_s=0.2)) == 0
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert [each["figure"] for each in written["figures"]] == ["claims, 4 at once", "heartbeats, 32 connections"]
+    assert all(each["ours"] and each["limit"] for each in written["figures"])
     assert list_left(tmp_path) == []
 
 

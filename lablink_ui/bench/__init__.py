@@ -22,6 +22,7 @@ from lablink_ui.bench.picture import draw
 
 SCENARIOS = (
     "claims", "heartbeats", "commands", "agent", "pages", "first_page", "arrivals", "launch", "terminals", "aws",
+    "two_processes",
 )  # fmt: skip
 INTERRUPTED = 130
 

@@ -34,11 +34,11 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
     """
     async with serve(cores.server, f"pool.default.max={sizes.machines}") as server:
         await join(server, sizes.machines)
-        people = [_claim(number) for number in range(sizes.machines)]
+        people = [claim(number) for number in range(sizes.machines)]
         began = time.monotonic()
         ours = await drive(server.port, people, at_once=sizes.claims_at_once)
         lag = server.lag("claim", since=began)
-        await _check_no_double(ours, server.database_url)
+        await check_no_double(ours, server.database_url)
         raw = await _drive_raw(server.database_url, sizes)
     limit_is = f"the bare SKIP LOCKED update, {sizes.claims_at_once} connections"
     name = f"{sizes.claims_at_once} at once, {sizes.machines} machines"
@@ -59,11 +59,17 @@ async def measure(sizes: Sizes, cores: Cores) -> Report:
     )
 
 
-def _claim(number: int) -> bytes:
+def claim(number: int) -> bytes:
+    """Somebody's claim, ready to be sent."""
     return request("POST", "/api/request_vm", {"email": f"person-{number}@bench.example", "pool": POOL})
 
 
-async def _check_no_double(claims: Load, database_url: str) -> None:
+async def check_no_double(claims: Load, database_url: str) -> None:
+    """Makes sure that each has a machine of their own.
+
+    Raises:
+        BenchFailed: somebody has none, or one was given twice.
+    """
     claims.check(201)
     given = {shot.json()["hostname"] for shot in claims.shots}
     people = len(claims.shots)
@@ -89,10 +95,10 @@ async def _drive_raw(database_url: str, sizes: Sizes) -> Load:
 
 
 def _shooter(connection: psycopg.AsyncConnection) -> Callable[[int], Awaitable[tuple[int, bytes]]]:
-    async def claim(number: int) -> tuple[int, bytes]:
+    async def take(number: int) -> tuple[int, bytes]:
         found = await (await connection.execute(_CLAIM, (f"person-{number}",), prepare=True)).fetchone()
         if found is None:
             raise BenchFailed("the bare claim found no free row")
         return 0, b""
 
-    return claim
+    return take

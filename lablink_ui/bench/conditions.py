@@ -37,6 +37,7 @@ class Sizes:
     polled_claims: int = 200
     rest_s: float = 20.0
     aws_pools: tuple[int, int] = (10, 200)
+    cores_for_two: int = 4
 
 
 @dataclass(frozen=True, slots=True)

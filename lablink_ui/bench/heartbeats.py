@@ -67,7 +67,7 @@ async def _drive(
     ours, began_at = Load(), time.monotonic()
     for _ in range(sizes.beat_rounds):
         for port, load in ((bare_port, bare), (server.port, ours)):
-            load.add(await drive(port, _for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections))
+            load.add(await drive(port, for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections))
     lag = server.lag(PATH, since=began_at, what=f"{len(beats)} machines, event loop late by, p99")
     began = time.time()
     last = await drive(server.port, beats, at_once=sizes.beat_connections)
@@ -96,7 +96,7 @@ def _split(count: int) -> list[int]:
     return [min(MOST_A_POOL, count - first) for first in range(0, count, MOST_A_POOL)]
 
 
-def _for_a_while(beats: Sequence[bytes], seconds: float) -> Iterator[bytes]:
+def for_a_while(beats: Sequence[bytes], seconds: float) -> Iterator[bytes]:
     """The machines in turn, until the time is over."""
     end = time.monotonic() + seconds
     for beat in cycle(beats):
