@@ -108,7 +108,9 @@ class Machine:
         await asyncio.sleep(self._luck.uniform(0, self._interval_s))
         while True:
             try:
-                await self.beat()
+                # With its farewell its token dies, and a beat of the same moment would be refused.
+                if not self._is_leaving:
+                    await self.beat()
                 backoff.reset()
                 pause_s = self._interval_s
             except Failed as exc:
