@@ -119,11 +119,6 @@ class Database:
         """
         return await self._batches.add(work, key, item)
 
-    async def _connect(self, *args: Any, **options: Any) -> Connection:
-        connection = await _InTurn.connect(*args, **options)
-        connection.rounds = self.answers
-        return connection
-
     async def until_reachable(self) -> None:
         """Waits until Postgres answers."""
         while True:
@@ -139,6 +134,11 @@ class Database:
         await self._batches.close()
         await self._express.close()
         await self.engine.dispose()
+
+    async def _connect(self, *args: Any, **options: Any) -> Connection:
+        connection = await _InTurn.connect(*args, **options)
+        connection.rounds = self.answers
+        return connection
 
 
 class _InTurn(psycopg.AsyncConnection[Any]):

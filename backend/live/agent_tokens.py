@@ -20,7 +20,7 @@ class AgentTokens:
         self._db = db
         self._listener = listener
         self._known: dict[bytes, tuple[float, AgentIdentity]] = {}
-        # How many things were said, which of them was the last about a VM, and which the last about all.
+        # How many things were said, which of them was the last about all, and since then the last about a VM.
         self._said, self._said_of_all = 0, 0
         self._said_of: dict[int, int] = {}
         listener.subscribe(self._note, on_gap=self.forget_all, on_lost=self.forget_all)
@@ -36,8 +36,7 @@ class AgentTokens:
         said = self._said
         identity = await authenticate_agent(self._db, token)
         # Kept only if nothing was said of it meanwhile, and only while somebody would tell us.
-        last = max(self._said_of_all, self._said_of.get(identity.vm_id, 0))
-        if self._listener.connected and last <= said:
+        if self._listener.connected and self._said_of.get(identity.vm_id, self._said_of_all) <= said:
             self._known[hash_token(token)] = (time.monotonic() + KEPT_S, identity)
         return identity
 

@@ -103,7 +103,16 @@ async def drive(port: int, requests: Iterable[bytes], *, at_once: int) -> Load:
     Raises:
         BenchFailed: the server closed a connection or did not answer in time.
     """
-    connections = [await connect(port) for _ in range(at_once)]
+    return await drive_all([port], requests, at_once=at_once)
+
+
+async def drive_all(ports: Sequence[int], requests: Iterable[bytes], *, at_once: int) -> Load:
+    """As ``drive``, with the connections shared out evenly between several servers.
+
+    Raises:
+        BenchFailed: as ``drive`` does.
+    """
+    connections = [await connect(ports[number % len(ports)]) for number in range(at_once)]
     try:
         return await shoot([connection.ask for connection in connections], requests)
     finally:

@@ -62,6 +62,19 @@ class BenchServer:
         """Resident memory of its process, without Postgres'."""
         return float(psutil.Process(self.pid).memory_info().rss) / 1e6
 
+    def command(self, *settings: str) -> list[str]:
+        """What starts it."""
+        return [PYTHON, "-P", watched_server.__file__, "serve", f"server.port={self.port}", *settings]
+
+    def environment(self, *, lags: Path) -> dict[str, str]:
+        """What it is started with; it writes down there how late its event loop is."""
+        return {
+            watched_server.FILE: str(lags),
+            "LABLINK_HOME": str(self.home),
+            "LABLINK_ADMIN_PASSWORD": self.password,
+            "LABLINK_API_TOKEN": self.token,
+        }
+
     def lag(self, path: str, *, since: float, what: str = "event loop late by, p99") -> Figure:
         """By how much its event loop was late from a moment of the monotonic clock until now."""
         lags = watched_server.read_samples(_lags_of(self.home), since=since)
@@ -89,6 +102,11 @@ class BenchServer:
         return shot.json()
 
 
+def fresh(home: Path) -> BenchServer:
+    """One that does not run yet, with secrets of its own."""
+    return BenchServer(home, free_port(), secrets.token_urlsafe(16), secrets.token_urlsafe(32))
+
+
 @asynccontextmanager
 async def serve(cores: frozenset[int], *settings: str) -> AsyncIterator[BenchServer]:
     """A fresh server on these cores; at the end nothing of it remains, whatever happened.
@@ -98,16 +116,14 @@ async def serve(cores: frozenset[int], *settings: str) -> AsyncIterator[BenchSer
     """
     with tempfile.TemporaryDirectory(prefix="lablink-bench-", ignore_cleanup_errors=True) as directory:
         home = Path(directory) / "home"
-        server = BenchServer(home, free_port(), secrets.token_urlsafe(16), secrets.token_urlsafe(32))
-        command = [PYTHON, "-P", watched_server.__file__, "serve", f"server.port={server.port}", *settings]
-        secret = {
-            watched_server.FILE: str(_lags_of(home)),
-            "LABLINK_HOME": str(home),
-            "LABLINK_ADMIN_PASSWORD": server.password,
-            "LABLINK_API_TOKEN": server.token,
-        }
+        server = fresh(home)
         async with running(
-            command, server.port, "/readyz", cores=cores, directory=Path(directory), environment=secret
+            server.command(*settings),
+            server.port,
+            "/readyz",
+            cores=cores,
+            directory=Path(directory),
+            environment=server.environment(lags=_lags_of(home)),
         ) as pid:
             try:
                 yield replace(server, pid=pid)

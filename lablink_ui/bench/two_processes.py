@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +12,13 @@ from pathlib import Path
 import psutil
 
 from backend.db.embedded import EmbeddedPostgres
-from lablink_ui.bench import watched_server
 from lablink_ui.bench.claims import check_no_double, claim
 from lablink_ui.bench.conditions import Cores, Sizes, pinned_to
 from lablink_ui.bench.figures import PER_S, Figure, Report
 from lablink_ui.bench.heartbeats import for_a_while
-from lablink_ui.bench.loadgen import Load, connect, shoot
+from lablink_ui.bench.loadgen import Load, drive, drive_all
 from lablink_ui.bench.machines import join
-from lablink_ui.bench.server import PYTHON, BenchServer, free_port, running
+from lablink_ui.bench.server import BenchServer, free_port, fresh, running
 
 PATH = "two processes"
 _LIMIT_IS = "one process"
@@ -90,22 +88,12 @@ async def _measure(count: int, sizes: Sizes, plan: _Plan) -> _Found:
         beats = [machine.beat() for machine in machines]
         # From here on each server knows every token.
         for port in ports:
-            (await _drive([port], beats, at_once=sizes.beat_connections)).check(200)
-        claims = await _drive(ports, map(claim, range(sizes.machines)), at_once=sizes.claims_at_once)
+            (await drive(port, beats, at_once=sizes.beat_connections)).check(200)
+        claims = await drive_all(ports, map(claim, range(sizes.machines)), at_once=sizes.claims_at_once)
         await check_no_double(claims, servers[0].database_url)
-        told = await _drive(ports, for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections)
+        told = await drive_all(ports, for_a_while(beats, sizes.beat_s), at_once=sizes.beat_connections)
         told.check(200)
         return _Found(claims, told)
-
-
-async def _drive(ports: Sequence[int], requests: Iterable[bytes], *, at_once: int) -> Load:
-    """As many connections to each of them."""
-    connections = [await connect(ports[number % len(ports)]) for number in range(at_once)]
-    try:
-        return await shoot([connection.ask for connection in connections], requests)
-    finally:
-        for connection in connections:
-            connection.close()
 
 
 @asynccontextmanager
@@ -116,32 +104,25 @@ async def _serve(count: int, plan: _Plan, machines: int) -> AsyncIterator[list[B
         home = directory / "home"
         home.mkdir(mode=0o700)
         postgres = EmbeddedPostgres(home)
-        server = BenchServer(home, 0, secrets.token_urlsafe(16), secrets.token_urlsafe(32))
-        environment = {
-            "LABLINK_DATABASE_URL": await postgres.start(),
-            "LABLINK_HOME": str(home),
-            "LABLINK_ADMIN_PASSWORD": server.password,
-            "LABLINK_API_TOKEN": server.token,
-        }
+        server = fresh(home)
+        database = {"LABLINK_DATABASE_URL": await postgres.start()}
         try:
             _pin_postgres(server, plan.postgres)
             async with AsyncExitStack() as stack:
                 servers = []
                 # One after the other: the first makes the schema.
                 for number in range(count):
-                    port, place = free_port(), directory / f"server{number}"
+                    one, place = replace(server, port=free_port()), directory / f"server{number}"
                     place.mkdir()
-                    command = [PYTHON, "-P", watched_server.__file__, "serve", f"server.port={port}"]
-                    command += [f"pool.default.max={machines}"]
                     start = running(
-                        command,
-                        port,
+                        one.command(f"pool.default.max={machines}"),
+                        one.port,
                         "/readyz",
                         cores=plan.servers[number],
                         directory=place,
-                        environment={**environment, watched_server.FILE: str(place / "lags")},
+                        environment={**one.environment(lags=place / "lags"), **database},
                     )
-                    servers.append(replace(server, port=port, pid=await stack.enter_async_context(start)))
+                    servers.append(replace(one, pid=await stack.enter_async_context(start)))
                 yield servers
         finally:
             await postgres.stop()

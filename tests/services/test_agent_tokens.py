@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from backend.db.engine import Database
-from backend.db.notices import Notice, NoticeListener
 from backend.errors import Revoked, Unauthenticated
 from backend.live import agent_tokens
 from backend.live.agent_tokens import AgentTokens
@@ -16,25 +15,7 @@ from backend.services.enrolments import AgentIdentity, announce_boot, authentica
 from backend.services.pools import PoolSpec, ensure_pool
 from backend.services.tokens import new_token
 from backend.services.vms import get_vm
-from tests.services.worlds import ADMIN, obey
-
-
-class Listener(NoticeListener):
-    """Is connected, and hears what a test says."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-        self.connected = True
-
-    def say(self, vm_id: int) -> None:
-        """An enrolment of this VM changed."""
-        for heard in self._on_notice:
-            heard(Notice("enrolments", (1,), (vm_id,)))
-
-    def miss(self) -> None:
-        """Something may have been said."""
-        for missed in self._on_gap:
-            missed()
+from tests.services.worlds import ADMIN, Listener, obey
 
 
 async def enrol(db: Database, count: int) -> list[str]:
@@ -79,7 +60,7 @@ async def test_what_is_said_of_others_while_a_token_is_asked_for_does_not_end_it
         if said_of == "whom nobody knows":
             listener.miss()
         else:
-            listener.say(identity.vm_id if said_of == "itself" else another)
+            listener.say("enrolments", identity.vm_id if said_of == "itself" else another)
         return identity
 
     monkeypatch.setattr(agent_tokens, "authenticate_agent", authenticate)
@@ -88,7 +69,7 @@ async def test_what_is_said_of_others_while_a_token_is_asked_for_does_not_end_it
     # What is kept lasts until something is said of it.
     monkeypatch.undo()
     assert await tokens.authenticate(token) == identity
-    listener.say(another)
+    listener.say("enrolments", another)
     assert tokens.recall(token) == identity
-    listener.say(identity.vm_id)
+    listener.say("enrolments", identity.vm_id)
     assert tokens.recall(token) is None

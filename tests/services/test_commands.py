@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from backend.db.engine import Database
-from backend.db.notices import Notice, NoticeListener
 from backend.live import command_waits
 from backend.live.command_waits import CommandWaits
 from backend.services import commands, vms
@@ -18,19 +17,7 @@ from backend.services.vms import list_vms
 from backend.states import CommandKind
 from tests.conftest import Clock
 from tests.harness.waiting import until
-from tests.services.worlds import ADMIN, make_machines, obey
-
-
-class Listener(NoticeListener):
-    """Hears what a test says."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def say(self, vm_id: int) -> None:
-        """A command of this VM changed."""
-        for heard in self._on_notice:
-            heard(Notice("commands", (1,), (vm_id,)))
+from tests.services.worlds import ADMIN, Listener, make_machines, obey
 
 
 async def kinds_of(db: Database, vm_id: int) -> list[CommandKind]:
@@ -79,10 +66,10 @@ async def test_a_poll_outlives_the_end_of_a_command_and_hears_the_next(
     listener = Listener()
     poll = asyncio.create_task(CommandWaits(db, listener).wait(machine.vm_id, wait_s=50))
     await until(lambda: looks == [[]], what="there is nothing to do")
-    listener.say(machine.vm_id)
+    listener.say("commands", machine.vm_id)
     await until(lambda: looks == [[], []], what="there is still nothing to do")
     await request_destroy(db, ["lab-m0"], actor=ADMIN)
-    listener.say(machine.vm_id)
+    listener.say("commands", machine.vm_id)
     assert [command.kind for command in await poll] == [CommandKind.STOP]
 
 

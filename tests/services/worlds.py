@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy import event
 
 from backend.db.engine import Database
+from backend.db.notices import Notice, NoticeListener
 from backend.services.actor import Actor
 from backend.services.commands import list_commands_for_agent, record_command_result
 from backend.services.enrolments import announce_boot, authenticate_agent, create_enrolments
@@ -16,6 +17,24 @@ from backend.services.vms import get_vm
 from backend.states import Health, Phase
 
 ADMIN = Actor.admin("test")
+
+
+class Listener(NoticeListener):
+    """Is connected, and hears what a test says."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.connected = True
+
+    def say(self, table: str, vm_id: int) -> None:
+        """Something of this VM changed in a table."""
+        for heard in self._on_notice:
+            heard(Notice(table, (1,), (vm_id,)))
+
+    def miss(self) -> None:
+        """Something may have been said."""
+        for missed in self._on_gap:
+            missed()
 
 
 def report(db: Database, vm_id: int, enrolment_id: int, **changes: object) -> HeartbeatReport:
