@@ -25,6 +25,9 @@ from backend.services.seating import PREPARE_DEADLINE_S, seat_next
 from backend.services.terminal_ends import end_terminals, end_terminals_of_claim
 from backend.states import HOLDING_CLAIM, OPEN_COMMAND, ClaimStatus, CommandKind, CommandStatus, VmStatus
 
+# Made once: each is a circle, and every heartbeat asks.
+_Prepared, _Ended = aliased(Command), aliased(Command)
+
 # facts[…] of a VM that leaves its pool's offer when its seat has ended: who said so.
 DRAINED_BY = "drained_by"
 # facts["failed_by"] of a VM of which nobody knows that it is clean. A boot does not help it; only another in its place.
@@ -148,23 +151,22 @@ async def list_unclean(session: AsyncSession, vm_ids: Collection[int]) -> frozen
     """Those of these VMs on which a session may still be: its removal was never asked for, or not yet confirmed."""
     if not vm_ids:
         return frozenset()
-    prepared, ended = aliased(Command), aliased(Command)
     last_prepared = (
-        select(func.max(prepared.id))
+        select(func.max(_Prepared.id))
         .where(
-            prepared.vm_id.in_(vm_ids),
-            prepared.kind == CommandKind.PREPARE_SESSION,
-            prepared.delivered_at.is_not(None),
+            _Prepared.vm_id.in_(vm_ids),
+            _Prepared.kind == CommandKind.PREPARE_SESSION,
+            _Prepared.delivered_at.is_not(None),
         )
-        .group_by(prepared.vm_id)
+        .group_by(_Prepared.vm_id)
     )
-    removed = select(ended.id).where(
-        ended.vm_id == Command.vm_id,
-        ended.claim_id == Command.claim_id,
+    removed = select(_Ended.id).where(
+        _Ended.vm_id == Command.vm_id,
+        _Ended.claim_id == Command.claim_id,
         # A seat may come back to a VM that it had left: what was removed then says nothing of now.
-        ended.id > Command.id,
-        ended.kind == CommandKind.END_SESSION,
-        ended.status == CommandStatus.SUCCEEDED,
+        _Ended.id > Command.id,
+        _Ended.kind == CommandKind.END_SESSION,
+        _Ended.status == CommandStatus.SUCCEEDED,
     )
     is_unremoved = Command.id.in_(last_prepared) & ~exists(removed)
     is_being_removed = (Command.kind == CommandKind.END_SESSION) & Command.status.in_(OPEN_COMMAND)
