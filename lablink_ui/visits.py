@@ -115,9 +115,15 @@ async def follow(
     """Waits for the browser, shows the snapshot, then every change until the page is gone. Call it last.
 
     Returns what ends it earlier.
+
+    Raises:
+        CancelledError: the page was given up before its browser came.
     """
     client, snapshot = ui.context.client, house.live.snapshot
     await client.connected(timeout=60)
+    if client.is_deleted:
+        # What begins here ends with the page: of one that has ended already it would go on for ever.
+        raise asyncio.CancelledError
 
     def take(changes: ChangeSet) -> bool:
         frame.set_live(is_live=snapshot.is_live)

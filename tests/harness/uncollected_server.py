@@ -1,4 +1,6 @@
-"""`lablink` without collections of garbage, and with one thing more: it says what is left of pages that have gone."""
+"""`lablink` without collections of garbage, and with more: it says what is left of pages that have gone, and gives up
+those whose browser has not come.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,14 @@ import lablink_ui.main
 from backend.house import House
 from lablink_ui import cli
 
-PATH = "/left"
+PATH, GIVING_UP = "/left", "/left/giving-up"
 # A page, its parts, and its socket.
 KINDS = (Client, Element, WebSocketsSansIOProtocol)
 _make_app = lablink_ui.main.make_app
 
 
 def make_app(house: House) -> FastAPI:
-    """The server's own, with a route that tells how many pages there are, and what is left of those that were."""
+    """The server's own, with routes: how many pages there are, what is left of those that were; to give some up."""
     app = _make_app(house)
 
     # Before the pages, which answer whatever nobody else does.
@@ -33,8 +35,13 @@ def make_app(house: House) -> FastAPI:
         gone = Counter(_name(each) for each in left if _has_gone(each))
         return {"pages": len(Client.instances), "tabs": len(nicegui_app.storage._tabs), "left": gone}
 
-    app.add_api_route(PATH, tell)
-    app.router.routes.insert(0, app.router.routes.pop())
+    # As NiceGUI does once they are a minute old.
+    async def give_up() -> None:
+        Client.prune_instances(client_age_threshold=0)
+
+    for path, answer in ((PATH, tell), (GIVING_UP, give_up)):
+        app.add_api_route(path, answer)
+        app.router.routes.insert(0, app.router.routes.pop())
     return app
 
 
