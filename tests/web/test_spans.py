@@ -33,7 +33,7 @@ async def test_a_trace_leads_from_the_request_to_the_operations_steps_and_the_ag
         "/api/admin/create", json={"pool": pool, "count": 1}, headers={"X-Request-ID": LAUNCH}
     )
     await web_server.until_status(made.json()["hostnames"], "available")
-    # Its last steps lock the machine: who comes in that moment stands in line for the next.
+    # Its last steps lock the machine, and who comes in that moment is put in line first.
     await web_server.until_operation_ends(made.json()["operation_id"])
     async with web_server.client() as client:
         body = {"email": "ada@spans.org", "pool": pool}
