@@ -20,8 +20,9 @@ class AgentTokens:
         self._db = db
         self._listener = listener
         self._known: dict[bytes, tuple[float, AgentIdentity]] = {}
-        # How many things were said, which of them was the last about all, and since then the last about a VM.
-        self._said, self._said_of_all = 0, 0
+        # How many tokens are being asked for; how many things were said, which of them was the last about all, and
+        # since then, for those who ask, the last about a VM.
+        self._asked, self._said, self._said_of_all = 0, 0, 0
         self._said_of: dict[int, int] = {}
         listener.subscribe(self._note, on_gap=self.forget_all, on_lost=self.forget_all)
 
@@ -34,11 +35,17 @@ class AgentTokens:
         if known := self.recall(token):
             return known
         said = self._said
-        identity = await authenticate_agent(self._db, token)
-        # Kept only if nothing was said of it meanwhile, and only while somebody would tell us.
-        if self._listener.connected and self._said_of.get(identity.vm_id, self._said_of_all) <= said:
-            self._known[hash_token(token)] = (time.monotonic() + KEPT_S, identity)
-        return identity
+        self._asked += 1
+        try:
+            identity = await authenticate_agent(self._db, token)
+            # Kept only if nothing was said of it meanwhile, and only while somebody would tell us.
+            if self._listener.connected and self._said_of.get(identity.vm_id, self._said_of_all) <= said:
+                self._known[hash_token(token)] = (time.monotonic() + KEPT_S, identity)
+            return identity
+        finally:
+            self._asked -= 1
+            if not self._asked:
+                self._said_of.clear()
 
     def recall(self, token: str) -> AgentIdentity | None:
         """The VM behind a token, if it is remembered."""
@@ -48,7 +55,8 @@ class AgentTokens:
     def forget(self, *vm_ids: int) -> None:
         """Asks again for the tokens of these VMs."""
         self._said += 1
-        self._said_of.update(dict.fromkeys(vm_ids, self._said))
+        if self._asked:
+            self._said_of.update(dict.fromkeys(vm_ids, self._said))
         gone = [key for key, (_, identity) in self._known.items() if identity.vm_id in vm_ids]
         for key in gone:
             del self._known[key]

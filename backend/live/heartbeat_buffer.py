@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 
 from backend.db.engine import Database
 from backend.errors import LabLinkError, Unavailable
@@ -18,6 +20,8 @@ FLUSH_S, REPEATS_S = 0.1, 1.0
 # VMs in one batch.
 MAX_BATCH = 200
 RETRY_S = 1.0
+# Of a VM that has said nothing for so long nothing is remembered: most of those will never speak again.
+KEPT_S = 300.0
 
 
 @dataclass(slots=True)
@@ -37,7 +41,8 @@ class HeartbeatBuffer:
         self._limits = limits
         self._pending: dict[int, _Taken] = {}
         self._filled, self._hurry = asyncio.Event(), asyncio.Event()
-        self._stored: dict[int, Hashable] = {}
+        # Of each VM when and what; whoever spoke last stands last.
+        self._stored: OrderedDict[int, tuple[float, Hashable]] = OrderedDict()
         self._is_broken = False
 
     async def add(self, report: HeartbeatReport) -> None:
@@ -47,7 +52,8 @@ class HeartbeatBuffer:
             Unavailable: Postgres does not answer, so nothing can be stored; the agent shall try again.
         """
         gist = _gist(report)
-        if self._stored.get(report.vm_id) == gist:
+        _, known = self._stored.get(report.vm_id, (0.0, None))
+        if known == gist:
             if self._is_broken:
                 raise Unavailable("The database does not answer right now. Try again in a moment.", retry_after_s=2)
             # Nobody awaits a plain repeat: its failure is told by the next one.
@@ -103,8 +109,16 @@ class HeartbeatBuffer:
             raise
         else:
             self._is_broken = False
-            self._stored.update((taken.report.vm_id, taken.gist) for taken in batch)
+            self._remember(batch)
             _settle(batch, None)
+
+    def _remember(self, batch: Iterable[_Taken]) -> None:
+        now = time.monotonic()
+        for taken in batch:
+            self._stored[taken.report.vm_id] = now, taken.gist
+            self._stored.move_to_end(taken.report.vm_id)
+        for vm_id in list(takewhile(lambda vm_id: self._stored[vm_id][0] < now - KEPT_S, self._stored)):
+            del self._stored[vm_id]
 
 
 def _settle(batch: Iterable[_Taken], exc: Exception | None) -> None:

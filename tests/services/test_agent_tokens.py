@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
@@ -73,3 +74,16 @@ async def test_what_is_said_of_others_while_a_token_is_asked_for_does_not_end_it
     assert tokens.recall(token) == identity
     listener.say("enrolments", identity.vm_id)
     assert tokens.recall(token) is None
+
+
+async def test_what_is_said_of_machines_while_nobody_asks_for_a_token_is_not_kept(db: Database) -> None:
+    listener = Listener()
+    AgentTokens(db, listener)
+    tracemalloc.start()
+    try:
+        for vm_id in range(1_000, 11_000):
+            listener.say("enrolments", vm_id)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
